@@ -1,0 +1,49 @@
+"""What the weights expect of an image: colour order, mean and standard deviation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Channel statistics on the 0–255 scale, in the colour order that the network sees.
+
+    Images are RGB everywhere in the project; `apply` alone reorders them.
+    """
+
+    color_order: str = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        if self.color_order not in ("rgb", "bgr"):
+            raise UserError(f"color_order={self.color_order!r}: expected 'rgb' or 'bgr'")
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                raise UserError(f"{name}={values}: expected three {'positive ' * (name == 'std')}numbers, 0–255 scale")
+            object.__setattr__(self, name, values)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Turns an H×W×3 uint8 RGB image into 3×H×W float32, contiguous."""
+        if self.color_order == "bgr":
+            image = image[:, :, ::-1]
+        scale = (1.0 / np.array(self.std)).astype(np.float32)
+        shift = (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
+        planes = np.empty((3, *image.shape[:2]), np.float32)
+        for channel in range(3):  # one pass a plane: no H×W×3 float copy, no transposition afterwards
+            np.multiply(image[:, :, channel], scale[channel], out=planes[channel], dtype=np.float32)
+            planes[channel] += shift[channel]
+        return planes
+
+    def describe(self) -> str:
+        """One phrase for logs and picture captions."""
+        numbers = " ".join(f"{v:g}" for v in self.mean) + " / " + " ".join(f"{v:g}" for v in self.std)
+        return f"{self.color_order.upper()} {numbers}"
+
+
+IMAGENET_RGB = Normalization()
+TUTORIAL_BGR = Normalization("bgr", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))

@@ -1,0 +1,113 @@
+"""The process around a run: oneDNN's instruction set, the device, the seed, the versions.
+
+MindSpore is imported inside the functions: `--help`, `--cfg job` and shell completion must not pay for it.
+"""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from src.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_ISA = "ONEDNN_MAX_CPU_ISA"
+_note = ""
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_has_avx512() -> bool:
+    try:
+        return " avx512f" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux: the variable does no harm there
+        return True
+
+
+def limit_onednn_isa() -> None:
+    """Keeps MindSpore's convolutions off oneDNN's reference kernel.
+
+    MindSpore 2.9 and 2.10 carry oneDNN 3.10, which on AVX-512 machines sends plain-layout convolutions to a kernel
+    some 100 times slower than the one it takes under AVX2. A value the user has set stays. To be called before
+    MindSpore is imported for the first time.
+    """
+    global _note
+    numbers = (version("mindspore") or "0.0").split(".")
+    affected = (int(numbers[0]), int(numbers[1])) >= (2, 9) and _cpu_has_avx512()
+    if _ISA in os.environ:
+        _note = f"oneDNN instruction set: {os.environ[_ISA]}, as {_ISA} says"
+    elif affected and "mindspore" in sys.modules:
+        _note = f"MindSpore was imported before this package: convolutions may be 100 times slower; set {_ISA}=AVX2"
+    elif affected:
+        os.environ[_ISA] = "AVX2"
+        _note = f"oneDNN capped at AVX2 ({_ISA}): its AVX-512 convolutions fall back to a kernel 100 times slower"
+
+
+def setup_device(
+    target: str,
+    id: int = 0,
+    mode: str = "graph",
+    jit_level: str | None = None,
+    deterministic: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Chooses the device and the execution mode of this process; a process can do so once.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend".
+        id: Number of the card, from 0.
+        mode: "graph" (compiled) or "pynative" (eager, for debugging).
+        jit_level: "O0", "O1" or "O2": how far graph mode optimises; None leaves MindSpore's choice.
+        deterministic: Deterministic kernels on accelerators; the CPU is deterministic anyway.
+        threads: CPU threads of the operators; None takes all cores.
+    """
+    import mindspore as ms
+
+    modes = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
+    context: dict[str, Any] = {"mode": modes[mode]}
+    if jit_level is not None:
+        context["jit_config"] = {"jit_level": jit_level}
+    if threads is not None:
+        context["runtime_num_threads"] = threads
+    try:
+        ms.set_device(target, id)
+    except (RuntimeError, ValueError) as error:
+        log.debug("set_device failed", exc_info=True)
+        reason = str(error).strip().splitlines()[0].rstrip(" .")
+        raise UserError(
+            f"device.target={target} device.id={id}: not available on this machine ({reason}); "
+            "use device=cpu, or install the MindSpore build and driver of that device"
+        ) from error
+    ms.set_context(**context)
+    if deterministic:
+        ms.set_deterministic(True)
+    if target == "CPU" and _note:
+        log.info(_note)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and MindSpore (initialisers, dropout, dataset)."""
+    import random
+
+    import mindspore as ms
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    ms.set_seed(seed)
+
+
+def versions() -> dict[str, str | None]:
+    """The versions that a result depends on."""
+    names = ("mindspore", "mindcv", "numpy", "opencv-python", "hydra-core")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
