@@ -1,6 +1,7 @@
 """The screen and the log file: one rich console, progress bars, tables, logging."""
 
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 # A pipe has no width: 80 columns would break tables and paths
 console = Console(width=None if os.isatty(1) or "COLUMNS" in os.environ else 120)
@@ -22,8 +24,10 @@ _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
-    """Sends our log lines to the screen and, with everything below INFO and every traceback, to `path`."""
-    screen = RichHandler(console=console, show_path=False, show_time=True, log_time_format="[%X]", markup=False)
+    """Sends our log lines to the screen, and to `path` with DEBUG lines and every traceback."""
+    screen = RichHandler(
+        console=console, show_path=False, show_time=True, log_time_format="[%X]", markup=False
+    )
     screen.setLevel(logging.DEBUG if verbose else logging.INFO)
     handlers: list[logging.Handler] = [screen]
     if path is not None:
@@ -41,7 +45,7 @@ def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
 
 
 def progress(transient: bool = True) -> Progress:
-    """A progress bar for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`."""
+    """A bar for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -51,3 +55,30 @@ def progress(transient: bool = True) -> Progress:
         console=console,
         transient=transient,
     )
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage; "–" for NaN, a class that does not occur."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def scores_table(title: str, scores: dict[str, float]) -> Table:
+    """Fractions as one row of percentages."""
+    table = Table(title=title, title_justify="left")
+    for name in scores:
+        table.add_column(name, justify="right")
+    table.add_row(*map(percent, scores.values()))
+    return table
+
+
+def class_table(title: str, per_class: dict[str, dict[str, float]]) -> Table:
+    """IoU, accuracy and share of the target pixels of each class, in percent."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    for name in ("IoU", "accuracy", "share of pixels"):
+        table.add_column(name, justify="right")
+    total = sum(row["target_pixels"] for row in per_class.values()) or 1
+    for name, row in per_class.items():
+        share = percent(row["target_pixels"] / total)
+        table.add_row(name, percent(row["iou"]), percent(row["acc"]), share)
+    return table

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake the user can mend.
 
-    The message is one line: the offending value, what was expected, the repair. The command line prints it alone,
-    without a traceback, and exits with 1.
+    The message is one line: the offending value, what was expected, the repair. The command line
+    prints it alone, without a traceback, and exits with 1.
     """
 
 

@@ -24,7 +24,8 @@ class Normalization:
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
             if len(values) != 3 or (name == "std" and min(values) <= 0):
-                raise UserError(f"{name}={values}: expected three {'positive ' * (name == 'std')}numbers, 0–255 scale")
+                kind = "positive numbers" if name == "std" else "numbers"
+                raise UserError(f"{name}={values}: expected three {kind} on the 0–255 scale")
             object.__setattr__(self, name, values)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -34,14 +35,18 @@ class Normalization:
         scale = (1.0 / np.array(self.std)).astype(np.float32)
         shift = (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
         planes = np.empty((3, *image.shape[:2]), np.float32)
-        for channel in range(3):  # one pass a plane: no H×W×3 float copy, no transposition afterwards
+        for channel in range(
+            3
+        ):  # one pass a plane: no H×W×3 float copy, no transposition afterwards
             np.multiply(image[:, :, channel], scale[channel], out=planes[channel], dtype=np.float32)
             planes[channel] += shift[channel]
         return planes
 
     def describe(self) -> str:
         """One phrase for logs and picture captions."""
-        numbers = " ".join(f"{v:g}" for v in self.mean) + " / " + " ".join(f"{v:g}" for v in self.std)
+        numbers = (
+            " ".join(f"{v:g}" for v in self.mean) + " / " + " ".join(f"{v:g}" for v in self.std)
+        )
         return f"{self.color_order.upper()} {numbers}"
 
 

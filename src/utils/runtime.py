@@ -1,6 +1,7 @@
 """The process around a run: oneDNN's instruction set, the device, the seed, the versions.
 
-MindSpore is imported inside the functions: `--help`, `--cfg job` and shell completion must not pay for it.
+MindSpore is imported inside the functions: `--help`, `--cfg job` and shell completion must not
+pay for it.
 """
 
 import importlib.metadata
@@ -37,9 +38,9 @@ def _cpu_has_avx512() -> bool:
 def limit_onednn_isa() -> None:
     """Keeps MindSpore's convolutions off oneDNN's reference kernel.
 
-    MindSpore 2.9 and 2.10 carry oneDNN 3.10, which on AVX-512 machines sends plain-layout convolutions to a kernel
-    some 100 times slower than the one it takes under AVX2. A value the user has set stays. To be called before
-    MindSpore is imported for the first time.
+    MindSpore 2.9 and 2.10 carry oneDNN 3.10, which on AVX-512 machines sends plain-layout
+    convolutions to a kernel some 100 times slower than the one it takes under AVX2. A value the
+    user has set stays. To be called before MindSpore is imported for the first time.
     """
     global _note
     numbers = (version("mindspore") or "0.0").split(".")
@@ -47,10 +48,14 @@ def limit_onednn_isa() -> None:
     if _ISA in os.environ:
         _note = f"oneDNN instruction set: {os.environ[_ISA]}, as {_ISA} says"
     elif affected and "mindspore" in sys.modules:
-        _note = f"MindSpore was imported before this package: convolutions may be 100 times slower; set {_ISA}=AVX2"
+        _note = (
+            f"MindSpore was imported first: convolutions may be 100 times slower; set {_ISA}=AVX2"
+        )
     elif affected:
         os.environ[_ISA] = "AVX2"
-        _note = f"oneDNN capped at AVX2 ({_ISA}): its AVX-512 convolutions fall back to a kernel 100 times slower"
+        _note = (
+            f"oneDNN capped at AVX2 ({_ISA}): its AVX-512 convolutions are 100 times slower here"
+        )
 
 
 def setup_device(

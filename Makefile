@@ -1,0 +1,60 @@
+# Every target sets up what it needs: the first one makes .venv from requirements.lock.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train eval predict test test-quick lint fix lock clean
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+# MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Make .venv with everything but torch
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[test,lint]'
+	@touch $@
+
+demo: $(STAMP)  ## Train, evaluate and predict on the embedded dataset, under five minutes
+	$(RUN) src.train experiment=demo $(ARGS)
+	$(RUN) src.eval
+	$(RUN) src.predict input=data/shapes/JPEGImages limit=6
+
+train: $(STAMP)  ## Train; options in ARGS="model=fcn16s dataset=voc2012"
+	$(RUN) src.train $(ARGS)
+
+eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path=…"
+	$(RUN) src.eval $(ARGS)
+
+test: $(STAMP)  ## All tests, under ten minutes on two cores
+	$(RUN) pytest -n 2 $(ARGS)
+
+test-quick: $(STAMP)  ## The tests that need no training run, under two minutes
+	$(RUN) pytest -n 2 -m "not slow" $(ARGS)
+
+lint: $(STAMP)  ## Check style and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+fix: $(STAMP)  ## Mend style and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
+		--no-annotate --no-emit-index-url --extra test --extra lint pyproject.toml -o requirements.lock
+
+clean:  ## Remove .venv and caches; runs and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

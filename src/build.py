@@ -1,0 +1,179 @@
+"""From config to objects: one function a noun, in the order in which a run needs them.
+
+Where a config says null for what the data or the weights know (class names, normalisation), the
+answer is written back, so that the resolved config of a run is complete.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from hydra.utils import instantiate
+from mindspore import nn
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.data.datamodule import SegDataModule
+from src.data.download import resolve_weights
+from src.engine.evaluator import Evaluator
+from src.engine.inference import Segmenter
+from src.engine.rundir import RESOLVED_CONFIG, run_directory_of
+from src.engine.trainer import Trainer
+from src.metrics import ConfusionMatrix
+from src.models.weights import load_weights
+from src.utils import runtime
+from src.utils.normalization import IMAGENET_RGB, Normalization
+
+log = logging.getLogger(__name__)
+
+NORMALIZATION_KEYS = ("color_order", "mean", "std")
+
+
+def setup(cfg: DictConfig) -> None:
+    """Chooses device, mode and seed of this process."""
+    names = ("target", "id", "mode", "jit_level", "deterministic", "threads")
+    runtime.setup_device(**{name: cfg.device[name] for name in names})
+    runtime.seed_everything(cfg.seed)
+
+
+def datamodule(cfg: DictConfig) -> SegDataModule:
+    """The dataset; its class names and number of classes are written into the config."""
+    data = instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
+    with open_dict(cfg):
+        cfg.dataset.class_names = list(data.class_names)
+        cfg.dataset.num_classes = data.num_classes
+    return data
+
+
+def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    """The network with the weights it starts from; tells `data` what they expect of an image."""
+    net = instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    brought = None
+    if cfg.model.weights is not None:
+        path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
+        brought = load_weights(net, path).normalization or _normalization_of_run(path)
+    elif not cfg.model.backbone.get("pretrained", False) and not data.source.generated:
+        log.warning(
+            "training from random weights: an FCN on real data wants an ImageNet backbone; give "
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
+        )
+    _settle_normalization(cfg, data, brought)
+    return net
+
+
+def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    """The network of `ckpt_path`, whose parameters must all fit."""
+    net = instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    path = checkpoint_path(cfg)
+    report = load_weights(net, path, strict=True)
+    _settle_normalization(cfg, data, report.normalization or _normalization_of_run(path))
+    net.set_train(False)
+    return net
+
+
+def checkpoint_path(cfg: DictConfig) -> Path:
+    """The file that `ckpt_path` names; downloads it if it is an address or a known name."""
+    return resolve_weights(cfg.ckpt_path, Path(cfg.paths.data_dir) / "weights")
+
+
+def loss(cfg: DictConfig) -> nn.Cell:
+    """The loss."""
+    return instantiate(cfg.loss, _convert_="all")
+
+
+def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
+    """The learning rate of each step of the whole run."""
+    steps = trainer.steps_per_epoch(batches)
+    return instantiate(cfg.scheduler, _convert_="all")(
+        learning_rate=cfg.optimizer.learning_rate,
+        total_steps=steps * trainer.max_epochs,
+        steps_per_epoch=steps,
+    )
+
+
+def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer:
+    """The optimizer over the network's trainable parameters, in its groups."""
+    groups = instantiate(cfg.optimizer.parameters, _convert_="all")(
+        net.trainable_params(), learning_rate, cfg.optimizer.weight_decay
+    )
+    return instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")(
+        params=groups, learning_rate=learning_rate
+    )
+
+
+def segmenter(cfg: DictConfig, net: nn.Cell, data: SegDataModule) -> Segmenter:
+    """The inference path of the network."""
+    return Segmenter(net, data.normalization, **OmegaConf.to_container(cfg.inference))
+
+
+def evaluator(
+    cfg: DictConfig, net: nn.Cell, data: SegDataModule, split: str | None = None
+) -> Evaluator:
+    """Evaluates the network on a split, by default the validation split."""
+    split = split or data.val_split
+    metric = ConfusionMatrix(data.num_classes, data.ignore_index)
+    samples = data.eval_samples(split)
+    return Evaluator(segmenter(cfg, net, data), samples, metric, data.class_names, split)
+
+
+def trainer(cfg: DictConfig) -> Trainer:
+    """The trainer with its callbacks and loggers."""
+    logger_values = {"wandb": {"config": OmegaConf.to_container(cfg, resolve=True)}}
+    return instantiate(
+        cfg.trainer,
+        output_dir=cfg.output_dir,
+        callbacks=_nodes(cfg.callbacks),
+        loggers=_nodes(cfg.logger, logger_values),
+        amp_level=cfg.device.amp_level,
+        loss_scaler=instantiate(cfg.device.loss_scaler),
+        sink_mode=cfg.device.sink_mode,
+        _convert_="all",
+    )
+
+
+def _nodes(group: DictConfig, values: dict[str, dict] | None = None) -> list[Any]:
+    """The objects of a group of named nodes, in their order; null drops one."""
+    return [
+        instantiate(node, **(values or {}).get(name, {}), _convert_="all")
+        for name, node in group.items()
+        if node is not None
+    ]
+
+
+def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """A copy whose interpolations still find the whole config, without some keys."""
+    copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    for key in keys:
+        copy.pop(key, None)
+    return copy
+
+
+def _settle_normalization(
+    cfg: DictConfig, data: SegDataModule, brought: Normalization | None
+) -> None:
+    """Decides colour order, mean and std: the config's, else the weights', else ImageNet's RGB."""
+    start = brought or IMAGENET_RGB
+    chosen = {
+        key: getattr(start, key) if cfg.dataset[key] is None else cfg.dataset[key]
+        for key in NORMALIZATION_KEYS
+    }
+    data.normalization = Normalization(**chosen)
+    overridden = [key for key in NORMALIZATION_KEYS if cfg.dataset[key] is not None]
+    origin = "the weights bring it" if brought else "ImageNet's"
+    if overridden:
+        origin = f"{', '.join(overridden)} from the config"
+    log.info("normalisation: %s (%s)", data.normalization.describe(), origin)
+    with open_dict(cfg):
+        cfg.dataset.color_order = data.normalization.color_order
+        cfg.dataset.mean = list(data.normalization.mean)
+        cfg.dataset.std = list(data.normalization.std)
+
+
+def _normalization_of_run(checkpoint: Path) -> Normalization | None:
+    """What the run trained with that a checkpoint of ours lies in."""
+    run = run_directory_of(checkpoint)
+    if run is None:
+        return None
+    dataset = OmegaConf.load(run / RESOLVED_CONFIG).dataset
+    return Normalization(**{key: OmegaConf.to_object(dataset)[key] for key in NORMALIZATION_KEYS})

@@ -1,0 +1,163 @@
+"""From the command line to a run: composition, run directory, log, exit code.
+
+Hydra and OmegaConf alone are imported here; MindSpore comes with the task, so that `--help` and
+`--cfg job` answer at once.
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.syntax import Syntax
+from rich.tree import Tree
+
+from src import config_check, run_config
+from src.engine.rundir import RESOLVED_CONFIG, RunDirectory
+from src.utils.console import console, setup_logging
+from src.utils.errors import UserError
+from src.utils.files import write_text
+
+log = logging.getLogger(__name__)
+
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
+
+Task = Callable[[DictConfig, RunDirectory], float | None]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated as Ctrl-C with an exit code of its own."""
+
+
+class JobFailed(RuntimeError):
+    """A job of a sweep failed; what there is to say has been said and written."""
+
+
+def command(name: str, from_checkpoint: bool = False) -> Callable[[Task], Callable[[], None]]:
+    """Turns a task into an entry point with the primary config `conf/<name>.yaml`.
+
+    The task receives the config and the run directory; what it returns goes to a sweeper. A
+    `UserError` ends it with one line and exit code 1, any other error with its traceback too;
+    the run's log has both.
+
+    Args:
+        name: Of the command and its primary config.
+        from_checkpoint: Dataset, model and device come from the run that `ckpt_path` lies in.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
+            signal.signal(signal.SIGTERM, _terminate)
+            try:
+                if from_checkpoint:
+                    sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:])
+                entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
+                entry(lambda cfg: _run(name, task, cfg, from_checkpoint))()
+            except UserError as error:
+                _fail(str(error))
+            except (HydraException, OmegaConfBaseException) as error:
+                explain = config_check.explain_composition_error
+                _fail(explain(error, functools.partial(compose_config, name)))
+            except JobFailed as error:
+                _fail(str(error))
+
+        main.task = task
+        return main
+
+    return decorate
+
+
+def compose_config(name: str, overrides: list[str]) -> DictConfig:
+    """Composes a primary config outside of a command."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose(name, overrides)
+
+
+def _run(name: str, task: Task, cfg: DictConfig, from_checkpoint: bool) -> float | None:
+    """One job: claims its directory, checks its config, does its work, writes how it ended."""
+    hydra_cfg = HydraConfig.get()
+    cfg.output_dir = hydra_cfg.runtime.output_dir
+    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    run = RunDirectory(cfg.output_dir, name, cfg.task_name)
+    setup_logging(run.path / f"{name}.log")
+    try:
+        _save_hydra_files(cfg, run.path / ".hydra")
+        if from_checkpoint:
+            run_config.apply_run(cfg, list(hydra_cfg.overrides.task))
+        config_check.check(cfg, compose(name))
+        value = task(cfg, run)
+        run.update(status="completed")
+        return value
+    except KeyboardInterrupt as error:
+        run.update(status="interrupted", reason=type(error).__name__)
+        log.warning("interrupted; the run directory is %s", run.path)
+        sys.exit(143 if isinstance(error, Terminated) else 130)
+    except Exception as error:
+        cause = _user_error(error)
+        reason = str(cause or f"{type(error).__name__}: {error}").strip()
+        log.debug("the run failed", exc_info=True)  # to the log file alone
+        run.update(status="failed", reason=reason)
+        if cause is None:
+            console.print_exception(max_frames=8)
+        if sweep:
+            log.error(reason)
+            raise JobFailed(f"job {hydra_cfg.job.num} failed: {reason}") from error
+        _fail(reason, f"details: {run.path / f'{name}.log'}")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an error; Hydra wraps what constructors raise."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def _fail(reason: str, *more: str) -> None:
+    console.print("error:", style="bold red", end=" ")
+    console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    for line in more:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _save_hydra_files(cfg: DictConfig, directory: Path) -> None:
+    """The files Hydra would write; it does so before anything can be refused, so we do it."""
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg))
+    node = OmegaConf.masked_copy(OmegaConf.create({"hydra": HydraConfig.get()}), "hydra")
+    write_text(directory / "hydra.yaml", OmegaConf.to_yaml(node))
+    overrides = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+    write_text(directory / "overrides.yaml", overrides)
+
+
+def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None:
+    """Writes `config.resolved.yaml` and prints the config as a tree."""
+    write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    if not show:
+        return
+    tree = Tree(f"[bold]{cfg.task_name}[/bold] → {run.path}")
+    for key, value in OmegaConf.to_container(cfg, resolve=True).items():
+        if isinstance(value, dict) and value:
+            text = OmegaConf.to_yaml(value).rstrip()
+            tree.add(str(key)).add(Syntax(text, "yaml", background_color="default"))
+        else:
+            tree.add(f"{key}: {value}")
+    console.print(tree)

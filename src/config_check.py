@@ -1,0 +1,263 @@
+"""Checks a composed config before any data is touched: unknown keys, types, ranges.
+
+A key is known if the config composed without overrides has it, or if the `_target_` of its node
+takes it. Ranges that many configs share stand in `RULES`; constructors check the rest.
+"""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.utils.errors import UserError, nearest
+
+HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+# What src.build takes out of a node before it instantiates it
+TAKEN_OUT = {
+    "dataset": {"mean", "std", "color_order"},
+    "model": {"weights"},
+    "optimizer": {"parameters"},
+}
+# Nodes whose keys are names the user chooses
+OPEN = {"callbacks", "logger", "dataset.augmentations", "optimizer.parameters.lr_factors"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be."""
+
+    kind: type  # int, float, bool, str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # exclusive lower bound
+    choices: tuple = ()
+    nullable: bool = False
+    pair: bool = False  # a list of two such values
+
+    def describe(self) -> str:
+        if self.choices:
+            text = "one of " + ", ".join(map(str, self.choices))
+        else:
+            names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+            text = names[self.kind]
+            if self.low is not None and self.high is not None:
+                text += f" from {self.low:g} to {self.high:g}"
+            elif self.low is not None:
+                text += f" of at least {self.low:g}"
+            elif self.above is not None:
+                text += f" above {self.above:g}"
+        if self.pair:
+            text = f"a list of two: each {text}"
+        return text + (" or null" if self.nullable else "")
+
+    def allows(self, value: Any) -> bool:
+        if value is None:
+            return self.nullable
+        if self.pair:
+            single = Rule(self.kind, self.low, self.high, self.above, self.choices)
+            return isinstance(value, list) and len(value) == 2 and all(map(single.allows, value))
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not self.kind:
+            return False
+        if self.choices:
+            return value in self.choices
+        return not (
+            value != value
+            or (self.low is not None and value < self.low)
+            or (self.high is not None and value > self.high)
+            or (self.above is not None and value <= self.above)
+        )
+
+
+RULES: dict[str, Rule] = {
+    "seed": Rule(int, low=0, high=2**31 - 1),
+    "split": Rule(str, nullable=True),
+    "dataset.batch_size": Rule(int, low=1),
+    "dataset.crop_size": Rule(int, low=32, pair=True, nullable=True),
+    "dataset.scale_range": Rule(float, above=0, pair=True, nullable=True),
+    "dataset.num_classes": Rule(int, low=2, high=255, nullable=True),
+    "dataset.ignore_index": Rule(int, low=0, high=255),
+    "dataset.num_workers": Rule(int, low=1),
+    "dataset.limit_samples": Rule(int, low=1, nullable=True),
+    "dataset.flip": Rule(float, low=0, high=1),
+    "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),
+    "model.stride": Rule(int, choices=(8, 16, 32)),
+    "optimizer.learning_rate": Rule(float, low=0),
+    "optimizer.weight_decay": Rule(float, low=0),
+    "optimizer.momentum": Rule(float, low=0, high=1),
+    "scheduler.warmup_steps": Rule(int, low=0),
+    "device.target": Rule(str, choices=("CPU", "GPU", "Ascend")),
+    "device.id": Rule(int, low=0),
+    "device.mode": Rule(str, choices=("graph", "pynative")),
+    "device.amp_level": Rule(str, choices=("O0", "O1", "O2", "O3", "auto")),
+    "device.jit_level": Rule(str, choices=("O0", "O1", "O2"), nullable=True),
+    "device.sink_mode": Rule(bool),
+    "device.deterministic": Rule(bool),
+    "device.threads": Rule(int, low=1, nullable=True),
+    "trainer.max_epochs": Rule(int, low=1),
+    "trainer.limit_train_batches": Rule(int, low=1, nullable=True),
+    "trainer.limit_val_batches": Rule(int, low=0, nullable=True),
+    "trainer.val_every_n_epochs": Rule(int, low=1),
+    "trainer.log_every_n_steps": Rule(int, low=1),
+    "trainer.save_every_n_steps": Rule(int, low=1, nullable=True),
+    "trainer.keep_top_k": Rule(int, low=0),
+    "trainer.monitor_mode": Rule(str, choices=("max", "min")),
+    "trainer.gradient_clip": Rule(float, above=0, nullable=True),
+    "trainer.accumulate": Rule(int, low=1),
+    "inference.overlap": Rule(float, low=0, high=0.95),
+    "inference.flip": Rule(bool),
+}
+
+
+def check(cfg: DictConfig, reference: DictConfig) -> None:
+    """Refuses unknown keys and impossible values.
+
+    Args:
+        cfg: The composed config, all overrides applied.
+        reference: The same primary config composed without overrides.
+
+    Raises:
+        UserError: On the first key or value that cannot be.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    _check_keys("", plain, OmegaConf.to_container(reference, resolve=False))
+    for key, rule in RULES.items():
+        value = _select(cfg, key)
+        if value is not _ABSENT and not rule.allows(value):
+            raise UserError(f"{key}={_show(value)}: expected {rule.describe()}")
+
+
+_ABSENT = object()
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
+    parent, _, name = key.rpartition(".")
+    try:
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not isinstance(node, DictConfig) or name not in node:
+            return _ABSENT
+        value = node[name]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_show, value)) + "]"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+
+def _check_keys(path: str, node: dict, reference: Any) -> None:
+    if "_target_" in node:
+        _check_target(path, node)
+    elif path not in OPEN and isinstance(reference, dict) and "_target_" not in reference:
+        for key in node:
+            if key not in reference:
+                raise UserError(unknown_key(_join(path, key), reference))
+    for key, child in node.items():
+        if isinstance(child, dict):
+            below = reference.get(key) if isinstance(reference, dict) else None
+            _check_keys(_join(path, key), child, below)
+
+
+def _check_target(path: str, node: dict) -> None:
+    target = node["_target_"]
+    try:
+        callable_ = get_object(target)
+    except Exception as error:  # Hydra raises several kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
+    parameters = inspect.signature(callable_).parameters
+    extra = TAKEN_OUT.get(path, set())
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in node:
+            if key not in parameters and key not in extra and key not in HYDRA_KEYS:
+                known = [*parameters, *extra]
+                raise UserError(unknown_key(_join(path, key), known, f" of {target}"))
+    for key, value in node.items():
+        if key in parameters:
+            _check_annotation(_join(path, key), value, callable_, key)
+
+
+def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> None:
+    """Compares plain values with plain annotations (`int`, `float | None` …); skips the others."""
+    function = callable_.__init__ if inspect.isclass(callable_) else callable_
+    try:
+        hint = typing.get_type_hints(function).get(name)
+    except Exception:  # foreign code with annotations that cannot be resolved
+        return
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(hint)) if union else {hint}
+    interpolated = isinstance(value, str) and ("${" in value or value == "???")
+    if interpolated or not kinds <= {int, float, bool, str, types.NoneType}:
+        return
+    nullable = types.NoneType in kinds
+    rules = [Rule(kind, nullable=nullable) for kind in kinds - {types.NoneType}]
+    if rules and not any(rule.allows(value) for rule in rules):
+        raise UserError(f"{path}={_show(value)}: expected {rules[0].describe()}")
+
+
+def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
+    """The line for a key that nobody takes."""
+    parent, _, name = key.rpartition(".")
+    hint = nearest(name, known) or f"; known here: {', '.join(sorted(map(str, known)))}"
+    if hint.startswith("; did") and parent:
+        hint = hint.replace("mean '", f"mean '{parent}.")
+    return f"{key}: unknown key{of}{hint}"
+
+
+def explain_composition_error(
+    error: ConfigCompositionException, compose: Callable[[list[str]], DictConfig]
+) -> str:
+    """One line for what Hydra says of an override it cannot apply.
+
+    Args:
+        error: Raised while composing.
+        compose: Composes the same primary config with given overrides.
+    """
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
+        return unknown_key(found[1], compose([]))
+    if found := re.search(
+        r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text
+    ):
+        key = found[1]
+        parent = key.rpartition(".")[0]
+        node = OmegaConf.select(compose([]), parent) if parent else compose([])
+        if isinstance(node, DictConfig):
+            return unknown_key(key, node)
+        return unknown_key(key, all_keys(compose([])))
+    if found := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = found[1].rpartition("/")
+        options = re.findall(r"^\t(\S+)$", text, re.M)
+        hint = nearest(option, options) or f"; there are {', '.join(options)}"
+        return f"{group}={option}: no such option{hint}"
+    return " ".join(text.split())
+
+
+def all_keys(cfg: DictConfig) -> list[str]:
+    """Every key of a config in dotted form."""
+    keys: list[str] = []
+
+    def walk(path: str, node: Any) -> None:
+        for key, child in node.items():
+            keys.append(_join(path, key))
+            if isinstance(child, dict):
+                walk(_join(path, key), child)
+
+    walk("", OmegaConf.to_container(cfg, resolve=False))
+    return keys
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)

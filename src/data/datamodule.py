@@ -1,0 +1,247 @@
+"""Training batches and evaluation samples of one dataset."""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mindspore.dataset as ds
+import numpy as np
+
+from src.data.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.mindrecord import MindRecordFile
+from src.data.sources import Source
+from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
+from src.utils.errors import UserError
+from src.utils.normalization import IMAGENET_RGB
+from src.utils.visualize import voc_palette
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvalSample:
+    """One image at its own size: H×W×3 uint8 RGB, and its H×W uint8 label."""
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+
+
+class EvalSamples(Sequence):
+    """The samples of a split, decoded when asked for; safe to index from several threads."""
+
+    def __init__(self, record: MindRecordFile, count: int) -> None:
+        self._record = record
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> EvalSample:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        name, image, label = self._record[index]
+        return EvalSample(name, decode_image(image), decode_label(label))
+
+
+class EpochSampler(ds.Sampler):
+    """Yields `epoch * size + index` for a seeded permutation of each epoch.
+
+    MindSpore tells a random-access source neither the epoch nor the position, and its worker
+    threads share NumPy's global generator. With the epoch inside the key, augmentation is a
+    function of (seed, epoch, index): the same for any number of workers, and for a run that
+    starts at a later epoch.
+    """
+
+    def __init__(self, size: int, seed: int, first_epoch: int = 1) -> None:
+        super().__init__(size)
+        self._size = size
+        self._seed = seed
+        self._epoch = first_epoch - 1
+
+    def __iter__(self):
+        self._epoch += 1
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._size)
+        yield from (self._epoch * self._size + order).tolist()
+
+
+class TrainSamples:
+    """Random access to augmented training pairs by the keys of `EpochSampler`."""
+
+    def __init__(
+        self, record: MindRecordFile, size: int, transform: TrainTransform, seed: int
+    ) -> None:
+        self._record = record
+        self._size = size
+        self._transform = transform
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, index = divmod(int(key), self._size)
+        _, image, label = self._record[index]
+        rng = np.random.default_rng((self._seed, epoch, index))
+        return self._transform(decode_image(image), decode_label(label), rng)
+
+
+class SegDataModule:
+    """Everything a run asks of a dataset; nothing is read before `prepare`.
+
+    Args:
+        root: Folder (or file) of the dataset, given to `source`.
+        source: Makes the source from `root` (see `src.data.sources`).
+        prepared_dir: Where the MindRecord files go.
+        num_classes: Number of classes; None takes as many as there are class names.
+        class_names: Names in the order of the ids; None asks the source, then counts class_0 ….
+        ignore_index: Label of pixels that count for nothing.
+        train_split, val_split: Names of the splits to train and to validate on.
+        batch_size: Images a step.
+        crop_size, scale_range, flip, augmentations: See `TrainTransform`.
+        num_workers: Threads that decode and augment; at most the cores of the machine are used.
+        limit_samples: Only the first so many samples of each split; None takes all.
+        seed: Of order and augmentation.
+
+    `normalization` is an attribute: what the weights expect is known after the network is built.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        source: Callable[..., Source],
+        prepared_dir: str | Path,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int = 255,
+        train_split: str = "train",
+        val_split: str = "val",
+        batch_size: int = 4,
+        crop_size: Sequence[int] | None = (512, 512),
+        scale_range: Sequence[float] | None = (0.5, 2.0),
+        flip: float = 0.5,
+        augmentations: Sequence[Augmentation] = (),
+        num_workers: int = 2,
+        limit_samples: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.source = source(root=Path(root))
+        self.prepared_dir = Path(prepared_dir)
+        self.class_names = _class_names(class_names, self.source.class_names, num_classes)
+        self.num_classes = len(self.class_names)
+        self.ignore_index = ignore_index
+        palette = self.source.palette
+        self.palette = voc_palette(self.num_classes) if palette is None else palette
+        self.train_split, self.val_split = train_split, val_split
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.limit_samples = limit_samples
+        self.seed = seed
+        self.normalization = IMAGENET_RGB  # until it is known what the weights expect
+        self._make_transform = functools.partial(
+            TrainTransform, crop_size, scale_range, flip, ignore_index, augmentations
+        )
+        self._make_transform(self.normalization)  # refuses wrong values before data is touched
+        if crop_size is None and batch_size != 1:
+            raise UserError(
+                f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
+                "in size and cannot share a batch; set dataset.batch_size=1"
+            )
+        self._splits: dict[str, PreparedSplit] = {}
+
+    def prepare(self, *splits: str) -> dict[str, dict[str, Any]]:
+        """Fetches or makes the dataset, converts the splits to MindRecord; returns their reports.
+
+        Done once: later calls and later runs reuse what is there and unchanged.
+        """
+        missing = [split for split in splits if split not in self._splits]
+        if missing:
+            self.source.prepare()
+        for split in missing:
+            record_file = getattr(self.source, "record_file", None)
+            if record_file is not None:
+                self._splits[split] = scan_record(
+                    record_file(split), self.prepared_dir, self.num_classes, self.ignore_index
+                )
+            else:
+                self._splits[split] = prepare_split(
+                    self.source,
+                    split,
+                    self.prepared_dir,
+                    self.num_classes,
+                    self.ignore_index,
+                    self.source.palette,
+                )
+        return {split: self._splits[split].report for split in splits}
+
+    def _open(self, split: str) -> tuple[MindRecordFile, int]:
+        self.prepare(split)
+        record = MindRecordFile(self._splits[split].path)
+        return record, min(len(record), self.limit_samples or len(record))
+
+    def train_samples(self) -> TrainSamples:
+        """The augmented training pairs by key, as `train_batches` reads them."""
+        transform = self._make_transform(self.normalization)
+        return TrainSamples(*self._open(self.train_split), transform, self.seed)
+
+    def train_batches(self, first_epoch: int = 1, accumulate: int = 1) -> ds.Dataset:
+        """Batches of images N×3×H×W float32 (normalised) and labels N×H×W int32, shuffled.
+
+        N is `batch_size * accumulate`; what is left at an epoch's end is dropped.
+
+        Raises:
+            UserError: The split holds less than one batch.
+        """
+        samples = self.train_samples()
+        batch = self.batch_size * accumulate
+        if len(samples) < batch:
+            raise UserError(
+                f"dataset.batch_size={self.batch_size}"
+                + (f" × trainer.accumulate={accumulate}" if accumulate > 1 else "")
+                + f": split '{self.train_split}' holds {len(samples)} samples, less than one batch; "
+                f"set dataset.batch_size to {max(1, len(samples) // accumulate)} or less"
+            )
+        cv2.setNumThreads(1)  # the workers are the threads
+        workers = min(self.num_workers, os.cpu_count() or 1)
+        if workers < self.num_workers:
+            log.info(
+                "dataset.num_workers=%d: this machine has %d cores, using as many",
+                self.num_workers,
+                workers,
+            )
+        dataset = ds.GeneratorDataset(
+            samples,
+            ["images", "labels"],
+            sampler=EpochSampler(len(samples), self.seed, first_epoch),
+            num_parallel_workers=workers,
+            python_multiprocessing=False,
+        )
+        return dataset.batch(batch, drop_remainder=True)
+
+    def eval_samples(self, split: str | None = None) -> EvalSamples:
+        """The samples of `split` (by default the validation split) at native size."""
+        return EvalSamples(*self._open(split or self.val_split))
+
+
+def _class_names(
+    configured: Sequence[str] | None, found: Sequence[str] | None, num_classes: int | None
+) -> tuple[str, ...]:
+    names = found or configured or [f"class_{i}" for i in range(num_classes or 0)]
+    if num_classes is None:
+        num_classes = len(names)
+    if not 1 < num_classes <= 255:
+        raise UserError(
+            f"dataset.num_classes={num_classes}: expected 2 to 255; give dataset.num_classes, "
+            "dataset.class_names or a classes.txt in dataset.root"
+        )
+    if len(names) != num_classes:
+        origin = "classes.txt" if found else "dataset.class_names"
+        raise UserError(
+            f"dataset.num_classes={num_classes}: {origin} names {len(names)} classes; make them agree"
+        )
+    return tuple(str(name) for name in names)

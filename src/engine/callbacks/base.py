@@ -1,0 +1,54 @@
+"""The contract of our callbacks, and the one that keeps the state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+
+if TYPE_CHECKING:
+    from src.engine.trainer import Trainer
+
+
+class Callback(ms.train.Callback):
+    """A MindSpore callback that also knows the trainer.
+
+    MindSpore calls, in the order of the config's list:
+
+        on_train_begin
+          on_train_epoch_begin
+            on_train_step_begin, on_train_step_end     (with data sinking: once an epoch)
+          on_train_epoch_end
+        on_train_end
+
+    `trainer` is set before the first of them; `trainer.state` is up to date in each, and
+    `trainer.log`, `trainer.step`, `trainer.output_dir` are for use. `close` is called at the
+    end of a fit in any case, also after an error.
+    """
+
+    trainer: Trainer
+
+    def close(self) -> None:
+        """Releases what the callback holds (a live display, a file)."""
+
+
+class StateTracker(Callback):
+    """Keeps `trainer.state` for the others; the trainer puts it first.
+
+    The loss is read every step on the CPU. Elsewhere reading it makes the host wait for the
+    device, so only the steps that are logged are read.
+    """
+
+    def on_train_begin(self, run_context: ms.train.RunContext) -> None:
+        self._every_step = ms.get_context("device_target") == "CPU"
+
+    def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
+        self.trainer.state.epoch = run_context.original_args().cur_epoch_num
+        self.trainer.state.evaluation = None
+
+    def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
+        params = run_context.original_args()
+        state = self.trainer.state
+        state.step = params.cur_step_num
+        if self._every_step or self.trainer.is_logged(state.step):
+            state.loss, state.loss_step = float(params.net_outputs.asnumpy()), state.step

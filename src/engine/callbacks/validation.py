@@ -1,0 +1,112 @@
+"""Validation during training, and what is decided by it: best weights, early stopping."""
+
+import logging
+from pathlib import Path
+
+import mindspore as ms
+
+from src.engine.callbacks.base import Callback
+from src.utils.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+
+class Validate(Callback):
+    """Evaluates the validation split at native resolution after every n-th epoch and the last.
+
+    Puts the evaluation into the trainer's state for the callbacks registered after it, logs its
+    scores as `val/miou` and so on; stock callbacks find them in `cb_params.eval_results`.
+    """
+
+    def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
+        trainer, state = self.trainer, self.trainer.state
+        last = state.epoch == trainer.max_epochs
+        if trainer.evaluator is None or (state.epoch % trainer.val_every_n_epochs and not last):
+            return
+        state.evaluation = trainer.evaluate(trainer.evaluator)
+        state.metrics = state.evaluation.log_metrics("val")
+        trainer.log(state.metrics)
+        run_context.original_args().eval_results = dict(state.metrics)
+        if trainer.monitor not in state.metrics:
+            raise UserError(
+                f"trainer.monitor={trainer.monitor}: not among the validation's values "
+                f"({', '.join(k for k in state.metrics if '/iou/' not in k)}, val/iou/<class>)"
+                + nearest(trainer.monitor, state.metrics)
+            )
+
+
+class BestCheckpoint(Callback):
+    """Keeps the weights of the best validation as `best.ckpt` and its scores as `eval.json`.
+
+    Register after `Validate`, which produces the monitored value.
+    """
+
+    def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
+        trainer, state = self.trainer, self.trainer.state
+        value = trainer.new_value()
+        if value is not None and trainer.is_better(value, state.best.get(trainer.monitor)):
+            trainer.save_weights("best")
+            state.best = {"epoch": state.epoch, "step": state.step, **state.metrics}
+            state.evaluation.save(trainer.output_dir / "eval.json")
+
+
+class TopKCheckpoints(Callback):
+    """Keeps the weights of the `trainer.keep_top_k` best validations as `epoch_012.ckpt` ….
+
+    Register after `Validate`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[float, Path]] = []
+
+    def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
+        trainer = self.trainer
+        value = trainer.new_value()
+        if value is None or not trainer.keep_top_k:
+            return
+        full = len(self.kept) == trainer.keep_top_k
+        if full and not trainer.is_better(value, self.kept[-1][0]):
+            return
+        self.kept.append((value, trainer.save_weights(f"epoch_{trainer.state.epoch:03d}")))
+        self.kept.sort(key=lambda item: item[0], reverse=trainer.monitor_mode == "max")
+        for _, path in self.kept[trainer.keep_top_k :]:
+            path.unlink(missing_ok=True)
+        del self.kept[trainer.keep_top_k :]
+
+
+class EarlyStopping(Callback):
+    """Stops when the monitored value has not improved for `patience` validations.
+
+    Register after `Validate`.
+
+    Args:
+        patience: Validations without improvement that are borne.
+        min_delta: Smaller gains do not count as improvement.
+    """
+
+    def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:
+        super().__init__()
+        if patience < 1:
+            raise UserError(f"early stopping with patience={patience}: expected at least 1")
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best: float | None = None
+        self.waited = 0
+
+    def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
+        trainer, state = self.trainer, self.trainer.state
+        value = trainer.new_value()
+        if value is None:
+            return
+        handicap = -self.min_delta if trainer.monitor_mode == "max" else self.min_delta
+        if trainer.is_better(value + handicap, self.best):
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            state.stop_reason = (
+                f"{trainer.monitor} has not improved on {self.best} for {self.waited} validations"
+            )
+            log.info("stopping early after epoch %d: %s", state.epoch, state.stop_reason)
+            run_context.request_stop()

@@ -1,0 +1,100 @@
+"""Evaluation at native resolution: one confusion matrix over a whole split."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.engine.inference import Segmenter
+from src.utils.console import class_table, console, scores_table
+from src.utils.files import write_json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives: the content of `eval.json`, and the matrix it comes from."""
+
+    scores: dict[str, float]  # pixel_acc, macc, miou, fwiou
+    per_class: dict[str, dict[str, float]]
+    matrix: np.ndarray  # C×C int64, rows targets
+    protocol: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `eval.json`."""
+        return {**self.scores, "per_class": self.per_class, "protocol": self.protocol}
+
+    def save(self, path: Path) -> None:
+        """Writes `eval.json`."""
+        write_json(path, self.as_dict())
+
+    def show(self, title: str) -> None:
+        """Prints the scores and the per-class table, in percent."""
+        console.print(class_table(title, self.per_class))
+        console.print(scores_table(title, self.scores))
+
+    def log_metrics(self, split: str) -> dict[str, float]:
+        """The scores by log key: `val/miou`, `val/iou/person` …."""
+        classes = {f"{split}/iou/{name}": row["iou"] for name, row in self.per_class.items()}
+        return {f"{split}/{name}": value for name, value in self.scores.items()} | classes
+
+
+class Evaluator:
+    """Evaluates the network of a segmenter over samples.
+
+    Args:
+        segmenter: Predicts class ids.
+        samples: With `name`, `image` (H×W×3 uint8 RGB) and `label` (H×W uint8).
+        metric: A confusion matrix, see `src.metrics.ConfusionMatrix`.
+        class_names: For the per-class table.
+        split: Name of the split, for the protocol.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        samples: Sequence[Any],
+        metric: Any,
+        class_names: Sequence[str],
+        split: str,
+    ) -> None:
+        self.segmenter = segmenter
+        self.samples = samples
+        self.metric = metric
+        self.class_names = class_names
+        self.split = split
+
+    def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
+        """Evaluates the first `count` samples; `on_sample` is called after each."""
+        self.metric.clear()
+        started = time.perf_counter()
+        for sample in _read_ahead(self.samples, count):
+            self.metric.update(sample.label, self.segmenter.predict(sample.image))
+            on_sample()
+        protocol = {
+            "split": self.split,
+            "images": count,
+            **self.segmenter.protocol,
+            "ignore_index": self.metric.ignore_index,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        return Evaluation(
+            self.metric.scores(),
+            self.metric.per_class(self.class_names),
+            self.metric.matrix.copy(),
+            protocol,
+        )
+
+
+def _read_ahead(samples: Sequence[Any], count: int, ahead: int = 3) -> Iterator[Any]:
+    """Iterates the first `count` items, decoding the next in a thread while the network runs."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(samples.__getitem__, i) for i in range(min(ahead, count))]
+        for index in range(count):
+            sample = waiting.pop(0).result()
+            if index + ahead < count:
+                waiting.append(pool.submit(samples.__getitem__, index + ahead))
+            yield sample

@@ -1,0 +1,126 @@
+"""Where logged scalars go: a CSV file, Weights & Biases."""
+
+import csv
+import io
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from src.utils.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+class Logger(Protocol):
+    """Receives scalars by log key (`train/loss`, `val/miou`, `lr`)."""
+
+    def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
+        """Takes the scalars of one step (from 1) of one epoch (from 1)."""
+
+    def close(self) -> None:
+        """Writes out what is pending; called at a run's end, whatever ended it."""
+
+
+class CsvLogger:
+    """Writes `metrics.csv`: one row a logged step or epoch, a column a key, empty where unknown.
+
+    Each row is on the disk when `log` returns. A key seen for the first time adds a column.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.path = Path(output_dir) / "metrics.csv"
+        self._columns = ["epoch", "step"]
+        if self.path.exists():
+            with open(self.path, encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file), self._columns)
+
+    def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
+        row = {"epoch": epoch, "step": step, **metrics}
+        new = [key for key in row if key not in self._columns]
+        if new or not self.path.exists():
+            self._columns += new
+            write_text(self.path, self._table(self._rows()))
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def close(self) -> None:
+        """Nothing is pending: rows are written as they come."""
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _table(self, rows: Sequence[dict[str, Any]]) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+
+class WandbLogger:
+    """Logs to Weights & Biases; never stops or stalls a run.
+
+    What fails at the start (no network, no login, no package) becomes one warning, and the run
+    goes on without it. `WANDB_MODE` in the environment is obeyed.
+
+    Args:
+        output_dir: The run directory; the offline files go below it.
+        project, group, name, tags, entity: As in `wandb.init`.
+        mode: "online", "offline" or "disabled".
+        config: The resolved config of the run.
+        timeout: Seconds to wait for the server.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        project: str,
+        mode: str = "online",
+        entity: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        config: dict[str, Any] | None = None,
+        timeout: float = 20,
+    ) -> None:
+        self._run = None
+        try:
+            import wandb
+
+            self._run = wandb.init(
+                dir=str(output_dir),
+                project=project,
+                entity=entity,
+                group=group,
+                name=name,
+                tags=list(tags),
+                mode=os.environ.get("WANDB_MODE", mode),
+                config={**(config or {}), "run_directory": str(output_dir)},
+                settings=wandb.Settings(init_timeout=timeout, silent=True),
+            )
+        except Exception as error:  # wandb raises many kinds; none may reach the run
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning(
+                "W&B is off for this run (%s); metrics.csv has everything. Repair: "
+                "`wandb login`, or logger.wandb.mode=offline and `wandb sync` later",
+                reason,
+            )
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the W&B run, None while it is off."""
+        return self._run.id if self._run is not None else None
+
+    def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
+        if self._run is not None:
+            self._run.log({"epoch": epoch, **metrics}, step=step)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish(quiet=True)
+            self._run = None

@@ -1,0 +1,98 @@
+"""One weight update: forward, backward, loss scaling, accumulation, clipping, optimiser."""
+
+import mindspore as ms
+from mindspore import Tensor, amp, nn, ops
+
+_add = ops.MultitypeFuncGraph("add")
+
+
+@_add.register("Tensor", "Tensor")
+def _add_tensors(left: Tensor, right: Tensor) -> Tensor:
+    return left + right
+
+
+_scale = ops.MultitypeFuncGraph("scale")
+
+
+@_scale.register("Tensor", "Tensor")
+def _scale_tensor(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * factor.astype(gradient.dtype)
+
+
+class TrainStep(nn.Cell):
+    """Images N×3×H×W and labels N×H×W int32 → loss (scalar), updating the weights on the way.
+
+    With `accumulate` = k the batch is worked off in k parts, so that it needs the memory of one;
+    loss and gradients are those of the whole batch, averaged over its valid pixels. One step
+    stays one weight update, in logs and schedules.
+
+    Args:
+        network: Images → logits N×C×H×W.
+        loss: See `src.losses`; `loss.parts` gives the sum and the weight it is divided by.
+        optimizer: A MindSpore optimizer over the network's trainable parameters.
+        accumulate: Parts that a batch is worked off in.
+        gradient_clip: Largest global norm of the gradients; None leaves them.
+        loss_scaler: For mixed precision; a step whose gradients overflow is left out.
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        optimizer: nn.Optimizer,
+        accumulate: int = 1,
+        gradient_clip: float | None = None,
+        loss_scaler: amp.LossScaler | None = None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.accumulate = accumulate
+        self.gradient_clip = gradient_clip
+        self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
+        self.scaled = loss_scaler is not None
+        self.tiny = Tensor(1e-6, ms.float32)
+        self.map = ops.HyperMap()
+        self.gradients = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of one part, scaled, and the weight it was divided by."""
+        total, weight = self.loss.parts(self.network(images), labels)
+        loss = total / ops.maximum(weight, self.tiny)  # no valid pixel: 0 / tiny = 0
+        if self.scaled:
+            loss = self.loss_scaler.scale(loss)
+        return loss, weight
+
+    def construct(self, images: Tensor, labels: Tensor) -> Tensor:
+        size = images.shape[0] // self.accumulate
+        (loss, weight), gradients = self.gradients(images[:size], labels[:size])
+        if self.accumulate > 1:
+            loss = loss * weight
+            gradients = self.map(ops.partial(_scale, weight), gradients)
+            for i in range(1, self.accumulate):
+                part = (images[i * size : (i + 1) * size], labels[i * size : (i + 1) * size])
+                (next_loss, next_weight), next_gradients = self.gradients(*part)
+                loss = loss + next_loss * next_weight
+                scaled = self.map(ops.partial(_scale, next_weight), next_gradients)
+                gradients = self.map(_add, gradients, scaled)
+                weight = weight + next_weight
+            weight = ops.maximum(weight, self.tiny)
+            loss = loss / weight
+            gradients = self.map(ops.partial(_scale, 1 / weight), gradients)
+        if self.scaled:
+            return self._update_if_finite(loss, gradients)
+        return ops.depend(loss, self._update(gradients))
+
+    def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        if self.gradient_clip is not None:
+            gradients = ops.clip_by_global_norm(gradients, self.gradient_clip)
+        return self.optimizer(gradients)
+
+    def _update_if_finite(self, loss: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
+        loss = self.loss_scaler.unscale(loss)
+        finite = amp.all_finite(gradients)
+        if finite:
+            loss = ops.depend(loss, self._update(self.loss_scaler.unscale(gradients)))
+        self.loss_scaler.adjust(finite)
+        return loss

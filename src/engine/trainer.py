@@ -1,0 +1,240 @@
+"""Fit, evaluate, predict: a Lightning-style trainer around `mindspore.train.Model`."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.engine.callbacks.base import Callback, StateTracker
+from src.engine.checkpoint import save_training_state, save_weights
+from src.engine.evaluator import Evaluation, Evaluator
+from src.engine.inference import Segmenter
+from src.engine.loggers import Logger
+from src.engine.step import TrainStep
+from src.utils.console import progress
+from src.utils.errors import UserError
+from src.utils.visualize import overlay, write_ids, write_image, write_palette
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FitState:
+    """Where a fit stands. The trainer keeps it, callbacks read it."""
+
+    steps_per_epoch: int = 0
+    batch_size: int = 0  # images a step
+    epoch: int = 0  # from 1
+    step: int = 0  # weight updates since the start, from 1
+    loss: float = math.nan  # of step `loss_step`, the newest whose loss was read
+    loss_step: int = 0
+    evaluation: Evaluation | None = None  # this epoch's validation, if there was one
+    metrics: dict[str, float] = field(default_factory=dict)  # newest validation, `val/miou` …
+    best: dict[str, float] = field(default_factory=dict)  # {"epoch", "step", "val/miou" …}
+    stop_reason: str | None = None
+
+
+class Trainer:
+    """Runs a network over data and tells callbacks and loggers.
+
+    Args:
+        output_dir: The run directory.
+        callbacks: Ours and stock `mindspore.train` ones, called in this order.
+        loggers: Receive every logged scalar.
+        max_epochs: Epochs to train.
+        limit_train_batches, limit_val_batches: Only so many steps an epoch or images a
+            validation; None takes all, 0 validation images leave validation out.
+        val_every_n_epochs: Validate after every n-th epoch, and after the last.
+        monitor: Logged value that decides what is best.
+        monitor_mode: "max" or "min".
+        gradient_clip, accumulate: See `TrainStep`.
+        save_every_n_steps: The newest state is also saved so often; None saves at epoch ends.
+        keep_top_k: Weights of so many best validations are kept beside the best.
+        log_every_n_steps: Loss, learning rate and speed are logged so often.
+        amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
+        loss_scaler: Made anew for a fit by this function; None scales nothing.
+        sink_mode: Feeds whole epochs to the device without returning to Python (accelerators).
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        callbacks: Sequence[ms.train.Callback] = (),
+        loggers: Sequence[Logger] = (),
+        max_epochs: int = 1,
+        limit_train_batches: int | None = None,
+        limit_val_batches: int | None = None,
+        val_every_n_epochs: int = 1,
+        monitor: str = "val/miou",
+        monitor_mode: str = "max",
+        gradient_clip: float | None = None,
+        accumulate: int = 1,
+        save_every_n_steps: int | None = None,
+        keep_top_k: int = 0,
+        log_every_n_steps: int = 10,
+        amp_level: str = "O0",
+        loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
+        sink_mode: bool = False,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.callbacks = list(callbacks)
+        self.loggers = list(loggers)
+        self.max_epochs = max_epochs
+        self.limit_train_batches = limit_train_batches
+        self.limit_val_batches = limit_val_batches
+        self.val_every_n_epochs = val_every_n_epochs
+        self.monitor = monitor
+        self.monitor_mode = monitor_mode
+        self.gradient_clip = gradient_clip
+        self.accumulate = accumulate
+        self.save_every_n_steps = save_every_n_steps
+        self.keep_top_k = keep_top_k
+        self.log_every_n_steps = log_every_n_steps
+        self.amp_level = amp_level
+        self.loss_scaler = loss_scaler
+        self.sink_mode = sink_mode
+        self.state = FitState()
+        self.step: TrainStep | None = None
+        self.evaluator: Evaluator | None = None
+        self.learning_rate: Callable[[int], float] = lambda step: math.nan
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where the checkpoints of the run lie."""
+        return self.output_dir / "checkpoints"
+
+    def fit(
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        optimizer: nn.Optimizer,
+        batches: ms.dataset.Dataset,
+        evaluator: Evaluator | None = None,
+        learning_rate: Callable[[int], float] | None = None,
+    ) -> FitState:
+        """Trains `network` in place.
+
+        Args:
+            network: Images → logits.
+            loss: See `src.losses`.
+            optimizer: Over the network's trainable parameters.
+            batches: Images N×3×H×W float32 and labels N×H×W int32, with N a multiple of
+                `accumulate`.
+            evaluator: Evaluates the network on the validation split; None does without.
+            learning_rate: Rate of a step (from 1), for the log.
+        """
+        if self.limit_train_batches is not None:
+            batches = batches.take(self.limit_train_batches)
+        steps = batches.get_dataset_size()
+        batch_size = batches.get_batch_size()
+        self.state = FitState(steps_per_epoch=steps, batch_size=batch_size)
+        self.evaluator = None if self.limit_val_batches == 0 else evaluator
+        if learning_rate is not None:
+            self.learning_rate = learning_rate
+        ms.amp.auto_mixed_precision(network, self.amp_level)
+        scaler = self.loss_scaler() if self.loss_scaler else None
+        self.step = TrainStep(network, loss, optimizer, self.accumulate, self.gradient_clip, scaler)
+        log.info(
+            "training %d epochs of %d steps, %d images a step", self.max_epochs, steps, batch_size
+        )
+        callbacks = [StateTracker(), *self.callbacks]
+        for callback in callbacks:
+            if isinstance(callback, Callback):
+                callback.trainer = self
+        try:
+            ms.train.Model(self.step).train(
+                self.max_epochs, batches, callbacks=callbacks, dataset_sink_mode=self.sink_mode
+            )
+        finally:
+            for callback in callbacks:
+                if isinstance(callback, Callback):
+                    callback.close()
+        return self.state
+
+    def is_logged(self, step: int) -> bool:
+        """Whether `step` is one whose loss is read and logged: each n-th, and an epoch's last."""
+        return step % self.log_every_n_steps == 0 or step % self.state.steps_per_epoch == 0
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether a monitored value beats another; NaN never does, and 0.0 is a value."""
+        if not math.isfinite(value):
+            return False
+        return than is None or (value > than if self.monitor_mode == "max" else value < than)
+
+    def new_value(self) -> float | None:
+        """The monitored value of this epoch's validation; None if there was none."""
+        return self.state.metrics[self.monitor] if self.state.evaluation is not None else None
+
+    def save_weights(self, name: str) -> Path:
+        """Writes the network's weights to `checkpoints/<name>.ckpt`."""
+        path = self.checkpoint_dir / f"{name}.ckpt"
+        save_weights(self.step.network, path)
+        return path
+
+    def save_last(self) -> None:
+        """Writes weights, optimizer and loss scaler as they are now."""
+        save_training_state(self.step, self.checkpoint_dir / "last_state.ckpt")
+        self.save_weights("last")
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Sends scalars, by their log keys, to all loggers."""
+        for logger in self.loggers:
+            logger.log(metrics, epoch=self.state.epoch, step=self.state.step)
+
+    def evaluate(self, evaluator: Evaluator) -> Evaluation:
+        """Evaluates at native resolution, with a progress bar."""
+        count = min(len(evaluator.samples), self.limit_val_batches or 2**62)
+        with progress() as bar:
+            task = bar.add_task("evaluating", total=count)
+            return evaluator.run(count, on_sample=lambda: bar.advance(task))
+
+    def predict(
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Path],
+        read: Callable[[Path], np.ndarray],
+        output: Path,
+        palette: np.ndarray,
+    ) -> list[str]:
+        """Writes `<stem>.png` (class ids), `<stem>_palette.png` and `<stem>_overlay.png`.
+
+        A broken image does not stop the others.
+
+        Args:
+            segmenter: Predicts class ids.
+            images: Files with differing stems.
+            read: Gives a file's H×W×3 uint8 RGB image, or raises UserError.
+            output: Folder of the pictures; what it holds is not overwritten.
+            palette: C×3 uint8 RGB.
+
+        Returns:
+            A line for each file that could not be segmented.
+        """
+        names = [f"{image.stem}{end}.png" for image in images for end in ("", *_PICTURES)]
+        if there := [name for name in names if (output / name).exists()]:
+            raise UserError(f"output={output}: holds {there[0]} already; give another folder")
+        output.mkdir(parents=True, exist_ok=True)
+        failed = []
+        with progress() as bar:
+            task = bar.add_task("predicting", total=len(images))
+            for path in images:
+                try:
+                    image = read(path)
+                    ids = segmenter.predict(image)
+                except UserError as error:
+                    failed.append(str(error))
+                    log.error("%s", error)
+                else:
+                    write_ids(output / f"{path.stem}.png", ids)
+                    write_palette(output / f"{path.stem}_palette.png", ids, palette)
+                    write_image(output / f"{path.stem}_overlay.png", overlay(image, ids, palette))
+                bar.advance(task)
+        return failed
+
+
+_PICTURES = ("_palette", "_overlay")

@@ -1,0 +1,29 @@
+"""Evaluates a checkpoint: `python -m src.eval ckpt_path=FILE [split=val] [dataset.root=…]`."""
+
+from omegaconf import DictConfig
+
+from src.cli import command, save_resolved
+from src.engine.rundir import RunDirectory
+
+
+@command("eval", from_checkpoint=True)
+def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
+    """Evaluates at native resolution, prints the tables, writes `eval.json`; returns mIoU."""
+    from src import build  # brings MindSpore
+    from src.engine.trainer import Trainer
+
+    build.setup(cfg)
+    data = build.datamodule(cfg)
+    network = build.trained_network(cfg, data)
+    save_resolved(cfg, run, show=cfg.print_config)
+    run.update(device=cfg.device.target)
+
+    trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
+    evaluation = trainer.evaluate(build.evaluator(cfg, network, data, cfg.split))
+    evaluation.save(run.path / "eval.json")
+    evaluation.show()
+    return evaluation.scores["miou"]
+
+
+if __name__ == "__main__":
+    evaluate()

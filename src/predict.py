@@ -1,0 +1,38 @@
+"""Segments images: `python -m src.predict ckpt_path=FILE input=FILE_OR_DIR [output=DIR]`."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from src.cli import command, save_resolved
+from src.engine.rundir import RunDirectory
+from src.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@command("predict", from_checkpoint=True)
+def predict(cfg: DictConfig, run: RunDirectory) -> None:
+    """Writes class ids, palette picture and overlay of every image, at its own size."""
+    from src import build  # brings MindSpore
+    from src.data.images import find_images, read_image
+    from src.engine.trainer import Trainer
+
+    build.setup(cfg)
+    data = build.datamodule(cfg)
+    images = find_images(cfg.input)
+    network = build.trained_network(cfg, data)
+    save_resolved(cfg, run, show=cfg.print_config)
+    run.update(device=cfg.device.target)
+
+    output = Path(cfg.output or run.path / "predictions")
+    segmenter = build.segmenter(cfg, network, data)
+    failed = Trainer(run.path).predict(segmenter, images, read_image, output, data.palette)
+    log.info("%d of %d images → %s", len(images) - len(failed), len(images), output)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(images)} images failed: {'; '.join(failed[:3])}")
+
+
+if __name__ == "__main__":
+    predict()

@@ -1,0 +1,65 @@
+"""Files that are never half-written."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from src.utils.errors import UserError
+
+
+def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a temporary sibling, flushes it to the disk and renames it to `path`.
+
+    A reader, or a run that is killed in between, sees the old file or the new one, never a part.
+
+    Raises:
+        UserError: The disk is full or the folder is not writable; `path` is as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: could not be written ({str(error).strip().splitlines()[0]}); "
+            "make room or give another output_dir; what was there before is unchanged"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file aside and renames it."""
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON aside and renames it; NaN and infinities become null, as JSON has neither."""
+    write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; a missing or broken one is a UserError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable JSON file ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # NumPy scalars
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

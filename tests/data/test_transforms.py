@@ -1,0 +1,162 @@
+"""Augmentation: one window for both, the geometry of scale-then-crop, seeded."""
+
+import cv2
+import numpy as np
+import pytest
+
+from src.data.transforms import (
+    PhotometricJitter,
+    TrainTransform,
+    decode_image,
+    decode_label,
+)
+from src.utils.errors import UserError
+from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
+
+PLAIN = Normalization("rgb", (0, 0, 0), (1, 1, 1))
+
+
+def transform(crop=(32, 32), scales=(1.0, 1.0), flip=0.0, augmentations=(), normalization=PLAIN):
+    return TrainTransform(crop, scales, flip, 255, augmentations, normalization)
+
+
+def pair(height, width, seed=0):
+    """A smooth image whose red channel is its label times 10, so that drift would show."""
+    label = np.zeros((height, width), np.uint8)
+    label[height // 4 : 3 * height // 4, width // 3 : 2 * width // 3] = 7
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    image[..., 0] = label * 10
+    return image, label
+
+
+def test_a_window_at_scale_one_is_a_plain_crop_of_image_and_label():
+    image, label = pair(50, 60)
+    rng = np.random.default_rng(3)
+    window, target, padding = transform().window(image, label, rng)
+    rng = np.random.default_rng(3)
+    rng.uniform(1.0, 1.0)
+    top, left = int(rng.integers(0, 19)), int(rng.integers(0, 29))
+    assert np.array_equal(window, image[top : top + 32, left : left + 32])
+    assert np.array_equal(target, label[top : top + 32, left : left + 32])
+    assert all(target[region].size == 0 for region in padding)
+
+
+def test_a_mirrored_window_is_the_crop_reversed():
+    image, label = pair(50, 60)
+    plain = transform(flip=0.0).window(image, label, np.random.default_rng(5))
+    mirrored = transform(flip=1.0).window(image, label, np.random.default_rng(5))
+    assert np.array_equal(mirrored[0], plain[0][:, ::-1])
+    assert np.array_equal(mirrored[1], plain[1][:, ::-1])
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
+def test_the_window_equals_resizing_the_whole_image_and_cropping(scale):
+    image, label = pair(61, 83)
+    image = cv2.GaussianBlur(image, (0, 0), 2)
+    new = int(scale * 61), int(scale * 83)
+    whole = cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR)
+    whole_label = cv2.resize(label, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    crop = min(new[0], 24), min(new[1], 40)
+    window, target, _ = transform(crop, (scale, scale)).window(
+        image, label, np.random.default_rng(1)
+    )
+    rng = np.random.default_rng(1)
+    rng.uniform(scale, scale)
+    top = int(rng.integers(0, new[0] - crop[0] + 1))
+    left = int(rng.integers(0, new[1] - crop[1] + 1))
+    region = np.s_[top : top + crop[0], left : left + crop[1]]
+    # warpAffine rounds source positions to 1/32 pixel, resize to 1/2048: a grey level or two
+    assert np.abs(window.astype(int) - whole[region]).max() <= 4
+    assert np.mean(target != whole_label[region]) < 0.005
+
+
+def test_small_images_are_padded_below_and_right_with_void_and_zero():
+    image, label = pair(20, 25)
+    planes, target = transform((32, 40), normalization=IMAGENET_RGB)(
+        image, label, np.random.default_rng(0)
+    )
+    assert planes.shape == (3, 32, 40) and planes.dtype == np.float32
+    assert target.dtype == np.int32
+    assert (target[20:] == 255).all() and (target[:, 25:] == 255).all()
+    assert (target[:20, :25] == label).all()
+    assert (planes[:, 20:] == 0).all() and (planes[:, :, 25:] == 0).all()
+    assert np.allclose(planes[:, :20, :25], IMAGENET_RGB.apply(image), atol=1e-6)
+
+
+def test_a_mirrored_small_image_has_its_padding_on_the_left():
+    image, label = pair(20, 25)
+    _, target = transform((20, 40), flip=1.0)(image, label, np.random.default_rng(0))
+    assert (target[:, :15] == 255).all()
+    assert np.array_equal(target[:, 15:], label[:, ::-1])
+
+
+def test_without_crop_size_the_scaled_image_stays_whole():
+    image, label = pair(20, 30)
+    planes, target = transform(None, (2.0, 2.0))(image, label, np.random.default_rng(0))
+    assert planes.shape == (3, 40, 60) and target.shape == (40, 60)
+    assert (target != 255).all()
+
+
+def test_equal_seeds_give_equal_pairs_and_other_seeds_others():
+    image, label = pair(80, 90)
+    run = transform(scales=(0.5, 2.0), flip=0.5, augmentations=[PhotometricJitter()])
+    first, again, other = (
+        run(image, label, np.random.default_rng(seed))[0] for seed in ((0, 1, 2), (0, 1, 2), (0, 2, 2))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_photometric_jitter_of_zero_strength_changes_nothing_and_labels_never_change():
+    image, label = pair(20, 30)
+    still = PhotometricJitter(0, 0, 0, 0)(image, label, np.random.default_rng(0))
+    assert np.array_equal(still[0], image) and np.array_equal(still[1], label)
+    changed = [PhotometricJitter()(image, label, np.random.default_rng(i)) for i in range(8)]
+    assert any(not np.array_equal(c[0], image) for c in changed)
+    assert all(np.array_equal(c[1], label) for c in changed)
+
+
+def test_brightness_shifts_every_level_by_the_same_amount():
+    image = np.full((4, 4, 3), 100, np.uint8)
+    jitter = PhotometricJitter(brightness=30, contrast=0, saturation=0, hue=0)
+    shifts = {int(jitter(image, image[..., 0], np.random.default_rng(i))[0][0, 0, 0]) for i in range(40)}
+    assert 100 in shifts  # half of the time nothing happens
+    assert min(shifts) >= 70 and max(shifts) <= 130 and len(shifts) > 5
+
+
+def test_normalisation_in_bgr_order_is_the_tutorials():
+    image = np.array([[[10, 20, 30]]], np.uint8)  # R, G, B
+    planes = TUTORIAL_BGR.apply(image)
+    expected = [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395]
+    assert np.allclose(planes[:, 0, 0], expected, atol=1e-6)
+
+
+def test_wrong_normalisation_and_scale_ranges_are_refused():
+    with pytest.raises(UserError, match="color_order='gbr'"):
+        Normalization("gbr")
+    with pytest.raises(UserError, match="std="):
+        Normalization("rgb", (0, 0, 0), (1, 0, 1))
+    with pytest.raises(UserError, match="scale_range"):
+        transform(scales=(2.0, 0.5))
+
+
+def test_an_exif_rotation_is_ignored_since_labels_know_none(tmp_path):
+    from PIL import Image
+
+    picture = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert decode_image((tmp_path / "turned.jpg").read_bytes()).shape == (10, 20, 3)
+
+
+def test_decoding_gives_rgb_and_names_what_is_no_image():
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 2] = 200  # OpenCV writes BGR
+    encoded = cv2.imencode(".png", red)[1].tobytes()
+    assert decode_image(encoded)[0, 0].tolist() == [200, 0, 0]
+    for broken in (b"", b"no image", encoded[:20]):
+        with pytest.raises(ValueError, match="not an image"):
+            decode_image(broken)
+    with pytest.raises(ValueError):
+        decode_label(b"")
