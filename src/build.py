@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.data.datamodule import SegDataModule
 from src.data.download import resolve_weights
+from src.data.tally import report_table
 from src.engine.evaluator import Evaluator
 from src.engine.inference import Segmenter
 from src.engine.rundir import RESOLVED_CONFIG, run_directory_of
@@ -23,6 +24,7 @@ from src.engine.trainer import Trainer
 from src.metrics import ConfusionMatrix
 from src.models.weights import load_weights
 from src.utils import runtime
+from src.utils.console import console
 from src.utils.normalization import IMAGENET_RGB, Normalization
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,12 @@ def checkpoint_path(cfg: DictConfig) -> Path:
     return resolve_weights(cfg.ckpt_path, Path(cfg.paths.data_dir) / "weights")
 
 
+def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> None:
+    """Prints what preparation found of each split."""
+    for report in reports.values():
+        console.print(report_table(report, data.class_names))
+
+
 def loss(cfg: DictConfig) -> nn.Cell:
     """The loss."""
     return instantiate(cfg.loss, _convert_="all")
@@ -84,7 +92,7 @@ def loss(cfg: DictConfig) -> nn.Cell:
 
 def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
     """The learning rate of each step of the whole run."""
-    steps = trainer.steps_per_epoch(batches)
+    steps = min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
     return instantiate(cfg.scheduler, _convert_="all")(
         learning_rate=cfg.optimizer.learning_rate,
         total_steps=steps * trainer.max_epochs,

@@ -11,9 +11,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -156,8 +158,10 @@ def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None
     tree = Tree(f"[bold]{cfg.task_name}[/bold] → {run.path}")
     for key, value in OmegaConf.to_container(cfg, resolve=True).items():
         if isinstance(value, dict) and value:
-            text = OmegaConf.to_yaml(value).rstrip()
-            tree.add(str(key)).add(Syntax(text, "yaml", background_color="default"))
+            text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=120)
+            tree.add(
+                Syntax(f"{key}:\n{indent(text, '  ')}".rstrip(), "yaml", background_color="default")
+            )
         else:
             tree.add(f"{key}: {value}")
     console.print(tree)

@@ -27,7 +27,7 @@ TAKEN_OUT = {
     "optimizer": {"parameters"},
 }
 # Nodes whose keys are names the user chooses
-OPEN = {"callbacks", "logger", "dataset.augmentations", "optimizer.parameters.lr_factors"}
+OPEN = {"callbacks", "logger"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,9 @@ def _select(cfg: DictConfig, key: str) -> Any:
 def _show(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_show, value)) + "]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def _check_keys(path: str, node: dict, reference: Any) -> None:
@@ -177,7 +179,7 @@ def _check_target(path: str, node: dict) -> None:
     except Exception as error:  # Hydra raises several kinds
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
-    parameters = inspect.signature(callable_).parameters
+    parameters = inspect.signature(_undecorated(callable_)).parameters
     extra = TAKEN_OUT.get(path, set())
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in node:
@@ -187,6 +189,20 @@ def _check_target(path: str, node: dict) -> None:
     for key, value in node.items():
         if key in parameters:
             _check_annotation(_join(path, key), value, callable_, key)
+
+
+def _undecorated(callable_: Callable) -> Callable:
+    """The function whose parameters count.
+
+    MindSpore wraps the constructors of its optimizers into (*args, **kwargs) and hides the
+    original in the closure.
+    """
+    function = callable_.__init__ if inspect.isclass(callable_) else callable_
+    for cell in getattr(function, "__closure__", None) or ():
+        inner = cell.cell_contents
+        if inspect.isfunction(inner) and inner.__name__ == "__init__":
+            return inner
+    return callable_
 
 
 def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> None:

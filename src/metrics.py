@@ -10,12 +10,13 @@ from src.utils.errors import UserError
 class ConfusionMatrix:
     """Counts pixels by (target class, predicted class) over as many images as are given.
 
-    Scores are derived from the counts at the end (`scores`, `per_class`), never averaged over images, batches or
-    ranks: the matrices of parts are added with `merge`.
+    Scores are derived from the counts at the end (`scores`, `per_class`), never averaged over
+    images, batches or ranks: the matrices of parts are added with `merge`.
 
     Args:
         num_classes: C; predictions lie in 0..C-1.
-        ignore_index: Target id of the pixels that are not counted; may be negative, or one of 0..C-1.
+        ignore_index: Target id of the pixels that are not counted; may be negative, or one of
+            0..C-1.
 
     Attributes:
         matrix: C×C int64, rows are targets, columns predictions.
@@ -36,22 +37,30 @@ class ConfusionMatrix:
         """Adds the C×C counts of another part of the data, such as those of another rank."""
         if matrix.shape != self.matrix.shape:
             raise UserError(
-                f"a confusion matrix of shape {matrix.shape} cannot be added to one of {self.matrix.shape}; "
-                "count all parts with the same num_classes"
+                f"a confusion matrix of shape {matrix.shape} cannot be added to one of "
+                f"{self.matrix.shape}; count all parts with the same num_classes"
             )
         self.matrix += matrix
+
+    def scores(self) -> dict[str, float]:
+        """The four scores of the counts so far, see `scores`."""
+        return scores(self.matrix)
+
+    def per_class(self, class_names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+        """What the scores are made of, see `per_class`."""
+        return per_class(self.matrix, class_names)
 
     def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         """Counts the pixels of two integer arrays of one shape, of any number of dimensions.
 
         Raises:
-            UserError: The shapes differ, an array holds no integers, or an id lies outside 0..C-1 (for targets: and
-                is not `ignore_index`). Nothing of the pair is counted then.
+            UserError: The shapes differ, an array holds no integers, or an id lies outside 0..C-1
+                (for targets: and is not `ignore_index`). Nothing of the pair is counted then.
         """
         if target.shape != pred.shape:
             raise UserError(
-                f"labels of shape {target.shape}, predictions of shape {pred.shape}: expected one shape; "
-                "image and label must have the same size"
+                f"labels of shape {target.shape}, predictions of shape {pred.shape}: expected one "
+                "shape; image and label must have the same size"
             )
         if target.size == 0:
             return
@@ -59,7 +68,8 @@ class ConfusionMatrix:
         if not 0 <= ignored < 256:
             ignored = self.num_classes
             target = np.where(target == self.ignore_index, ignored, target)
-        # Ignored pixels are counted too, in a row of their own: dropping that row costs half of masking the pixels.
+        # Ignored pixels are counted in a row of their own, which is then dropped: half the time of
+        # cutting them out.
         rows = max(self.num_classes, ignored + 1)
         self._check("label", target, rows)
         self._check("prediction", pred, self.num_classes)
@@ -83,8 +93,9 @@ class ConfusionMatrix:
 
     def _outside(self, what: str, value: int) -> UserError:
         return UserError(
-            f"{what} id {value}: expected 0..{self.num_classes - 1}, or {self.ignore_index} in labels to ignore a "
-            "pixel; check dataset.num_classes and dataset.ignore_index against the label files"
+            f"{what} id {value}: expected 0..{self.num_classes - 1}, or in labels "
+            f"{self.ignore_index} to ignore a pixel; check dataset.num_classes and "
+            "dataset.ignore_index against the label files"
         )
 
 
@@ -95,8 +106,9 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
         matrix: C×C counts, rows are targets, columns predictions.
 
     Returns:
-        pixel_acc: Share of the pixels that are right.
-        macc: Mean over the classes present in the targets of the share of their pixels that are right.
+        pixel_acc: Share of the pixels that is right.
+        macc: Mean over the classes present in the targets of the share of their pixels that is
+            right.
         miou: Mean IoU over the classes present in the targets or predicted.
         fwiou: IoU weighted by the share of a class in the targets.
         Each is NaN if no pixel was counted.
@@ -120,8 +132,8 @@ def per_class(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[
         class_names: C names.
 
     Returns:
-        For every class `iou` (NaN if neither present nor predicted), `acc` (NaN if absent from the targets),
-        `target_pixels` and `pred_pixels`.
+        For every class `iou` (NaN if neither present nor predicted), `acc` (NaN if absent from the
+        targets), `target_pixels` and `pred_pixels`.
     """
     if len(class_names) != len(matrix):
         raise UserError(

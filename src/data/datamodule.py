@@ -200,11 +200,11 @@ class SegDataModule:
         samples = self.train_samples()
         batch = self.batch_size * accumulate
         if len(samples) < batch:
+            times = f" × trainer.accumulate={accumulate}" if accumulate > 1 else ""
             raise UserError(
-                f"dataset.batch_size={self.batch_size}"
-                + (f" × trainer.accumulate={accumulate}" if accumulate > 1 else "")
-                + f": split '{self.train_split}' holds {len(samples)} samples, less than one batch; "
-                f"set dataset.batch_size to {max(1, len(samples) // accumulate)} or less"
+                f"dataset.batch_size={self.batch_size}{times}: split '{self.train_split}' holds "
+                f"{len(samples)} samples, less than one batch; set dataset.batch_size to "
+                f"{max(1, len(samples) // accumulate)} or less"
             )
         cv2.setNumThreads(1)  # the workers are the threads
         workers = min(self.num_workers, os.cpu_count() or 1)
@@ -242,6 +242,6 @@ def _class_names(
     if len(names) != num_classes:
         origin = "classes.txt" if found else "dataset.class_names"
         raise UserError(
-            f"dataset.num_classes={num_classes}: {origin} names {len(names)} classes; make them agree"
+            f"dataset.num_classes={num_classes}: {origin} names {len(names)}; make them agree"
         )
     return tuple(str(name) for name in names)

@@ -24,7 +24,7 @@ KNOWN_WEIGHTS = {
 
 _ATTEMPTS = 5
 _TIMEOUT = (15, 60)  # seconds: to connect, between two packets
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # bytes; a broken connection costs at most one
 _MB = 1e6
 
 

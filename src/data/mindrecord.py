@@ -251,6 +251,6 @@ def _read_index(path: Path, header: dict[str, Any]) -> tuple[list[str], np.ndarr
     needed, found = int((offsets + lengths).max(initial=0)), path.stat().st_size
     if found < needed:
         raise UserError(
-            f"{path}: {found} bytes, but its index expects {needed}: truncated; copy or write it again"
+            f"{path}: {found} bytes of {needed} its index speaks of; copy or write it again"
         )
     return [str(row[0]) for row in rows], np.stack([offsets, lengths], axis=1)

@@ -64,9 +64,8 @@ class FolderSource:
 
     Args:
         root: The folder; `classes.txt` in it names the classes, one a line.
-        image_dir: Folder below `root`; None takes `JPEGImages` or `images`. "{split}" in it stands
-            for the name of the split.
-        label_dir: Likewise; None takes `SegmentationClass`, `masks` or `labels`.
+        image_dir: Folder below `root`; None takes `JPEGImages`, `images` or `<split>`.
+        label_dir: Likewise; None takes `SegmentationClass`, `masks`, `labels` or `<split>annot`.
         val_fraction: Part of the samples that `val` gets if there are no lists; None refuses to
             draw splits.
         split_seed: Another seed draws another `val`.
@@ -97,7 +96,7 @@ class FolderSource:
         self.image_dir, self.label_dir = image_dir, label_dir
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.palette = None if palette is None else _palette(palette)
-        self.void_ids = tuple(void_ids)
+        self.void_ids = _ids(void_ids)
         self.origin = origin
 
     @property
@@ -136,16 +135,16 @@ class FolderSource:
         return pair(self._drawn(split, images), images, labels, self.folder)
 
     def _images(self, split: str) -> Files:
-        return self._files(split, "image_dir", ("JPEGImages", "images"), IMAGE_SUFFIXES)
+        return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES)
 
     def _labels(self, split: str) -> Files:
-        usual = ("SegmentationClass", "masks", "labels")
-        return self._files(split, "label_dir", usual, LABEL_SUFFIXES)
+        usual = ("SegmentationClass", "masks", "labels", f"{split}annot")
+        return self._files("label_dir", usual, LABEL_SUFFIXES)
 
-    def _files(self, split: str, key: str, usual: Sequence[str], suffixes: Sequence[str]) -> Files:
+    def _files(self, key: str, usual: Sequence[str], suffixes: Sequence[str]) -> Files:
         self.prepare()
         configured = getattr(self, key)
-        names = [configured.replace("{split}", split)] if configured else usual
+        names = [configured] if configured else usual
         for name in names:
             if (self.folder / name).is_dir():
                 return index_files(self.folder / name, suffixes)
@@ -188,8 +187,20 @@ class FolderSource:
         return names[:count] if split == "val" else names[count:]
 
 
+def _ids(values: Sequence[int]) -> tuple[int, ...]:
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+        raise UserError(
+            f"dataset.source.void_ids={values}: expected a list of ids 0–255, such as [11]"
+        )
+    return tuple(values)
+
+
 def _palette(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    colors = np.array(rows)
+    try:
+        colors = np.array(rows, np.int64)
+    except (TypeError, ValueError, OverflowError):
+        colors = np.empty(0)
     if colors.shape[1:] != (3,) or colors.min() < 0 or colors.max() > 255:
         raise UserError("dataset.source.palette: expected rows of three numbers 0–255, [R, G, B]")
     unique, counts = np.unique(colors, axis=0, return_counts=True)

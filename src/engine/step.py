@@ -28,7 +28,7 @@ class TrainStep(nn.Cell):
 
     Args:
         network: Images → logits N×C×H×W.
-        loss: See `src.losses`; `loss.parts` gives the sum and the weight it is divided by.
+        loss: See `src.losses`; `parts` and `divisor` let a batch be worked off in parts.
         optimizer: A MindSpore optimizer over the network's trainable parameters.
         accumulate: Parts that a batch is worked off in.
         gradient_clip: Largest global norm of the gradients; None leaves them.
@@ -52,14 +52,13 @@ class TrainStep(nn.Cell):
         self.gradient_clip = gradient_clip
         self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
         self.scaled = loss_scaler is not None
-        self.tiny = Tensor(1e-6, ms.float32)
         self.map = ops.HyperMap()
         self.gradients = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of one part, scaled, and the weight it was divided by."""
-        total, weight = self.loss.parts(self.network(images), labels)
-        loss = total / ops.maximum(weight, self.tiny)  # no valid pixel: 0 / tiny = 0
+        """The loss of one part, averaged and scaled, and the weight it is averaged by."""
+        loss_sum, weight = self.loss.parts(self.network(images), labels)
+        loss = loss_sum / self.loss.divisor(weight)
         if self.scaled:
             loss = self.loss_scaler.scale(loss)
         return loss, weight
@@ -68,18 +67,20 @@ class TrainStep(nn.Cell):
         size = images.shape[0] // self.accumulate
         (loss, weight), gradients = self.gradients(images[:size], labels[:size])
         if self.accumulate > 1:
-            loss = loss * weight
-            gradients = self.map(ops.partial(_scale, weight), gradients)
+            # Parts are averaged one by one, as half precision wants it, and weighted when added
+            loss = loss * self.loss.divisor(weight)
+            gradients = self.map(ops.partial(_scale, self.loss.divisor(weight)), gradients)
             for i in range(1, self.accumulate):
                 part = (images[i * size : (i + 1) * size], labels[i * size : (i + 1) * size])
-                (next_loss, next_weight), next_gradients = self.gradients(*part)
-                loss = loss + next_loss * next_weight
-                scaled = self.map(ops.partial(_scale, next_weight), next_gradients)
+                (part_loss, part_weight), part_gradients = self.gradients(*part)
+                factor = self.loss.divisor(part_weight)
+                loss = loss + part_loss * factor
+                scaled = self.map(ops.partial(_scale, factor), part_gradients)
                 gradients = self.map(_add, gradients, scaled)
-                weight = weight + next_weight
-            weight = ops.maximum(weight, self.tiny)
-            loss = loss / weight
-            gradients = self.map(ops.partial(_scale, 1 / weight), gradients)
+                weight = weight + part_weight
+            divisor = self.loss.divisor(weight)
+            loss = loss / divisor
+            gradients = self.map(ops.partial(_scale, 1 / divisor), gradients)
         if self.scaled:
             return self._update_if_finite(loss, gradients)
         return ops.depend(loss, self._update(gradients))

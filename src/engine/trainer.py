@@ -36,6 +36,7 @@ class FitState:
     evaluation: Evaluation | None = None  # this epoch's validation, if there was one
     metrics: dict[str, float] = field(default_factory=dict)  # newest validation, `val/miou` …
     best: dict[str, float] = field(default_factory=dict)  # {"epoch", "step", "val/miou" …}
+    best_evaluation: Evaluation | None = None
     stop_reason: str | None = None
 
 

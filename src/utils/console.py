@@ -54,6 +54,7 @@ def progress(transient: bool = True) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=transient,
+        disable=not console.is_terminal,  # on a pipe it would leave blank lines
     )
 
 

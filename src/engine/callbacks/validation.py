@@ -47,6 +47,7 @@ class BestCheckpoint(Callback):
         if value is not None and trainer.is_better(value, state.best.get(trainer.monitor)):
             trainer.save_weights("best")
             state.best = {"epoch": state.epoch, "step": state.step, **state.metrics}
+            state.best_evaluation = state.evaluation
             state.evaluation.save(trainer.output_dir / "eval.json")
 
 

@@ -1,0 +1,110 @@
+"""The fully convolutional network: class scores at up to three strides, added and enlarged."""
+
+from collections.abc import Sequence
+
+from mindspore import Tensor, nn
+
+from src.models.layers import BilinearUpsample
+from src.utils.errors import UserError
+
+STRIDES = (8, 16, 32)
+
+
+class FCN(nn.Cell):
+    """FCN-32s, FCN-16s and FCN-8s over any backbone (Long, Shelhamer, Darrell 2015).
+
+    The deepest features are scored (`score_fr`); each finer prediction stride doubles the scores
+    and adds those of the features there (`score_pool4`, `score_pool3`); the last layer enlarges to
+    the size of the input. Maps of odd sizes round up and are cut back at the bottom and right.
+
+    Args:
+        backbone: Images N×3×H×W → features at strides 8, 16 and 32, sizes rounded up; its
+            `channels` tells how many channels each has.
+        num_classes: C.
+        stride: Prediction stride: 32 has no skip, 16 adds one, 8 adds two.
+        learn_upsampling: Trains the upsampling kernels; False keeps bilinear interpolation.
+        score_bias: Gives the score layers a bias: the paper's have one, the tutorial's none.
+        skip_scales: Factors on the stride-16 and stride-8 features before they are scored; the
+            original at-once training takes 0.01 and 0.0001.
+
+    Raises:
+        UserError: The stride is none of 8, 16, 32; num_classes is not a positive number; the
+            backbone does not publish its channels.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Cell,
+        num_classes: int,
+        stride: int = 8,
+        learn_upsampling: bool = True,
+        score_bias: bool = False,
+        skip_scales: Sequence[float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        if stride not in STRIDES:
+            raise UserError(f"model.stride={stride}: expected 8, 16 or 32")
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise UserError(
+                f"num_classes={num_classes}: expected a positive number; set dataset.num_classes"
+            )
+        if len(skip_scales) != 2:
+            raise UserError(
+                f"model.skip_scales={list(skip_scales)}: expected two factors, strides 16 and 8"
+            )
+        channels = getattr(backbone, "channels", ())
+        if len(channels) != 3:
+            raise UserError(
+                f"backbone {type(backbone).__name__}: expected an attribute `channels` with the "
+                "numbers of channels at strides 8, 16 and 32"
+            )
+
+        def score(in_channels: int) -> nn.Conv2d:
+            return nn.Conv2d(
+                in_channels,
+                num_classes,
+                1,
+                pad_mode="valid",
+                has_bias=score_bias,
+                weight_init="zeros",
+                bias_init="zeros",
+            )
+
+        def upscore(factor: int) -> BilinearUpsample:
+            return BilinearUpsample(num_classes, factor, frozen=not learn_upsampling)
+
+        self.stride = stride
+        self.scale_pool4, self.scale_pool3 = skip_scales
+        self.backbone = backbone
+        self.score_fr = score(channels[2])
+        if stride <= 16:
+            self.upscore2 = upscore(2)
+            self.score_pool4 = score(channels[1])
+        if stride == 8:
+            self.upscore_pool4 = upscore(2)
+            self.score_pool3 = score(channels[0])
+            self.upscore8 = upscore(8)
+        elif stride == 16:
+            self.upscore16 = upscore(16)
+        else:
+            self.upscore32 = upscore(32)
+
+    def construct(self, images: Tensor) -> Tensor:
+        pool3, pool4, fc7 = self.backbone(images)
+        scores = self.score_fr(fc7)
+        if self.stride == 32:
+            return _cut(self.upscore32(scores), images)
+        if self.scale_pool4 != 1.0:
+            pool4 = pool4 * self.scale_pool4
+        scores = _cut(self.upscore2(scores), pool4) + self.score_pool4(pool4)
+        if self.stride == 16:
+            return _cut(self.upscore16(scores), images)
+        if self.scale_pool3 != 1.0:
+            pool3 = pool3 * self.scale_pool3
+        scores = _cut(self.upscore_pool4(scores), pool3) + self.score_pool3(pool3)
+        return _cut(self.upscore8(scores), images)
+
+
+def _cut(maps: Tensor, like: Tensor) -> Tensor:
+    """The top left part of `maps`, of the height and width of `like`."""
+    return maps[:, :, : like.shape[2], : like.shape[3]]

@@ -1,0 +1,256 @@
+"""Weights from files into networks, whatever names the file gives them."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.models.namings import namings_of
+from src.utils.errors import UserError
+from src.utils.normalization import Normalization
+
+log = logging.getLogger(__name__)
+
+_TORCH_SUFFIXES = (".pth", ".pt")
+# Below this share of the backbone a file is taken for that of another network
+_LEAST_FRACTION = 0.1
+# fc6 and fc7 may have other widths than the file's, as the class scores: they are new then
+_HEAD = ("backbone.conv6.", "backbone.conv7.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the parameters of a file and of a network.
+
+    Attributes:
+        naming: Whose names the file has.
+        loaded: Parameters of the network (our names) that now have the file's values.
+        missing: Parameters of the network that the file does not hold.
+        left_over: Names in the file that the network has no use for; optimizer states not counted.
+        shape_mismatch: From our name to (shape in the file, shape in the network); not loaded.
+        fraction: Share of the backbone's parameters, by number of tensors, that were loaded.
+        normalization: What the weights expect of an image; None if the file's names do not say.
+    """
+
+    naming: str
+    loaded: list[str]
+    missing: list[str]
+    left_over: list[str]
+    shape_mismatch: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    fraction: float
+    normalization: Normalization | None
+
+
+def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a `.ckpt`, `.safetensors`, `.pth` or `.pt` file, by the file's names.
+
+    Raises:
+        UserError: There is no such file, it is damaged, empty or of another kind, or torch is
+            needed and missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a checkpoint")
+    if path.suffix not in (".ckpt", ".safetensors", *_TORCH_SUFFIXES):
+        raise UserError(f"{path}: expected a .ckpt, .safetensors, .pth or .pt file")
+    try:
+        arrays = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_mindspore(path)
+    except UserError:
+        raise
+    except Exception as error:  # the readers raise whatever their parsers do
+        log.debug("%s", path, exc_info=True)
+        raise UserError(
+            f"{path}: not a readable {path.suffix} checkpoint of {path.stat().st_size} bytes "
+            "(cut off, or of another kind); fetch or write it again"
+        ) from error
+    if not arrays:
+        raise UserError(f"{path}: holds no parameters; expected a checkpoint of a network")
+    return arrays
+
+
+def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> LoadReport:
+    """Loads what fits from a file into an `FCN`; logs what did and what did not.
+
+    The file's naming is the one that explains most of it. Weights of fully connected layers become
+    those of convolutions. Score layers that the file lacks, or has for another number of classes,
+    keep their start: so FCN-16s continues from FCN-32s, and a new task from an old one.
+
+    Args:
+        network: Left untouched if an error is raised.
+        path: See `read_parameters`.
+        strict: The file and the network must match in full.
+
+    Raises:
+        UserError: The file is of another architecture, or, if `strict`, differs in anything.
+    """
+    stored = read_parameters(path)
+    naming = max(namings_of(network), key=lambda each: each.count(stored))
+    values: dict[str, np.ndarray] = {}
+    missing: list[str] = []
+    mismatch: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for name, parameter in network.parameters_dict().items():
+        value = stored.get(naming.names.get(name, ""))
+        if value is None:
+            missing.append(name)
+            continue
+        value = _convolutionalised(value, parameter.shape)
+        if value.shape == tuple(parameter.shape):
+            values[name] = value
+        else:
+            mismatch[name] = (value.shape, tuple(parameter.shape))
+    used = set(naming.names.values())
+    backbone = [name for name in network.parameters_dict() if name.startswith("backbone.")]
+    report = LoadReport(
+        naming=naming.title,
+        loaded=list(values),
+        missing=missing,
+        left_over=[n for n in stored if n not in used and not _is_training_state(n, stored)],
+        shape_mismatch=mismatch,
+        fraction=sum(name in values for name in backbone) / max(1, len(backbone)),
+        normalization=naming.normalization,
+    )
+    if strict:
+        _require_all(report, path)
+    else:
+        _require_same_kind(report, path, stored, backbone)
+    for name, value in values.items():
+        parameter = network.parameters_dict()[name]
+        parameter.set_data(Tensor(value, parameter.dtype))
+    _log(report, path, len(backbone))
+    return report
+
+
+def _read_mindspore(path: Path) -> dict[str, np.ndarray]:
+    entries = ms.load_checkpoint(str(path), format=path.suffix[1:])
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    return {
+        # NumPy has no bfloat16
+        name: (value.float() if value.dtype == ms.bfloat16 else value).asnumpy()
+        for name, value in tensors.items()
+    }
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path}: a PyTorch file needs torch, which is not installed; pip install torch, or "
+            "save the weights as .safetensors"
+        ) from error
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):  # training scripts put the weights one level down
+        if isinstance(content.get(key), dict):
+            content = content[key]
+    return {
+        name.removeprefix("module."): (v.float() if v.is_floating_point() else v).numpy()
+        for name, v in content.items()
+        if isinstance(v, torch.Tensor)
+    }
+
+
+def _convolutionalised(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A fully connected weight, out×(C·H·W), as that of the convolution out×C×H×W."""
+    if value.ndim == 2 and len(shape) == 4 and value.size == np.prod(shape):
+        return value.reshape(shape)
+    return value
+
+
+def _is_training_state(name: str, stored: Collection[str]) -> bool:
+    """Whether an entry belongs to an optimizer or a counter: `moments.<weight>`, `global_step`."""
+    inner = name.partition(".")[2]
+    return not inner or inner in stored or name.endswith(".num_batches_tracked")
+
+
+def _require_all(report: LoadReport, path: str | Path) -> None:
+    file_shape, shape = report.shape_mismatch.get("score_fr.weight", ((0,), (0,)))
+    if file_shape[0] != shape[0]:
+        raise UserError(
+            f"{path}: trained for {file_shape[0]} classes, the network has {shape[0]}; take the "
+            f"dataset it was trained on, or dataset.num_classes={file_shape[0]}"
+        )
+    problems = [
+        f"{what}: {_some(names)}"
+        for what, names in (
+            ("not in the file", report.missing),
+            ("not in the network", report.left_over),
+            ("of another shape", _shapes(report)),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"{path} is not of this network ({'; '.join(problems)}); give the model=, "
+            "model/backbone= and model.stride= it was trained with"
+        )
+
+
+def _require_same_kind(
+    report: LoadReport, path: str | Path, stored: Collection[str], backbone: Collection[str]
+) -> None:
+    known = [n for n in (*report.loaded, *report.shape_mismatch) if n.startswith("backbone.")]
+    file_has, network_has = (
+        any(name.endswith((".gamma", ".running_mean")) for name in names)
+        for names in (stored, backbone)
+    )
+    if known and file_has != network_has:
+        raise UserError(
+            f"{path}: of a network {_with(file_has)} batch normalisation, this backbone is one "
+            f"{_with(network_has)}; take model/backbone={'vgg16' if file_has else 'vgg16_plain'} "
+            f"or model.backbone.batch_norm={str(file_has).lower()}"
+        )
+    shapes = [
+        shape
+        for name, shape in zip(report.shape_mismatch, _shapes(report), strict=True)
+        if name.startswith("backbone.") and not name.startswith(_HEAD)
+    ]
+    if shapes:
+        raise UserError(
+            f"{path}: of a backbone of another depth or width ({_some(shapes, 1)}); take the "
+            "model/backbone= that the file is of"
+        )
+    if report.fraction < _LEAST_FRACTION:
+        raise UserError(
+            f"{path}: holds {report.fraction:.0%} of the backbone's parameters; it has "
+            f"{_some(stored)}; expected {_some(backbone)}, or the names of a known checkpoint of "
+            "this backbone; take the model/backbone= that the file is of"
+        )
+
+
+def _with(condition: bool) -> str:
+    return "with" if condition else "without"
+
+
+def _shapes(report: LoadReport) -> list[str]:
+    return [
+        f"{name} {'×'.join(map(str, file))} in the file, {'×'.join(map(str, own))} in the network"
+        for name, (file, own) in report.shape_mismatch.items()
+    ]
+
+
+def _some(names: Collection[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + rest
+
+
+def _log(report: LoadReport, path: str | Path, backbone: int) -> None:
+    in_backbone = sum(name.startswith("backbone.") for name in report.loaded)
+    others = len(report.loaded) - in_backbone
+    log.info(
+        f"{path}: {report.naming} names; {in_backbone} of {backbone} parameters of the backbone "
+        f"loaded, {others} of the score and upscore layers"
+    )
+    random = [name for name in report.missing if name.startswith("backbone.")]
+    start = [name for name in report.missing if not name.startswith("backbone.")]
+    if random:
+        log.warning(f"not in the file, so random: {_some(random)}")
+    if start:
+        log.info(f"not in the file, so new: {_some(start)}")
+    if report.shape_mismatch:
+        log.info(f"of another shape, so new: {_some(_shapes(report))}")
+    if report.left_over:
+        log.info(f"in the file, but not used: {_some(report.left_over)}")

@@ -1,0 +1,48 @@
+"""Logged scalars: rows that are on the disk at once; W&B that never stops a run."""
+
+import csv
+import sys
+
+from src.engine.loggers import CsvLogger, WandbLogger
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_on_the_disk_when_log_returns_and_new_keys_add_columns(tmp_path):
+    logger = CsvLogger(tmp_path)
+    logger.log({"train/loss": 2.5, "lr": 0.1}, epoch=1, step=10)
+    assert rows(tmp_path / "metrics.csv") == [
+        {"epoch": "1", "step": "10", "train/loss": "2.5", "lr": "0.1"}
+    ]
+    logger.log({"val/miou": 0.5, "val/iou/a, b": float("nan")}, epoch=1, step=10)
+    logger.log({"train/loss": 2.0, "lr": 0.05}, epoch=2, step=20)
+    first, second, third = rows(tmp_path / "metrics.csv")
+    assert first["train/loss"] == "2.5" and first["val/miou"] == ""
+    assert second["val/miou"] == "0.5" and second["val/iou/a, b"] == "nan"
+    assert second["train/loss"] == "" and third["train/loss"] == "2.0"
+
+
+def test_a_logger_opened_again_goes_on_below_the_old_rows(tmp_path):
+    CsvLogger(tmp_path).log({"train/loss": 2.5}, epoch=1, step=1)
+    CsvLogger(tmp_path).log({"val/miou": 0.5}, epoch=1, step=2)
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["1", "2"]
+
+
+def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    logger = WandbLogger(tmp_path, "project")
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.close()
+    assert logger.run_id is None
+
+
+def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(tmp_path, "project", config={"seed": 1})
+    assert logger.run_id
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

@@ -1,0 +1,271 @@
+"""The trainer and its callbacks on a toy problem, through `mindspore.train.Model`."""
+
+import csv
+import json
+import logging
+from dataclasses import dataclass
+
+import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.engine.callbacks.base import Callback
+from src.engine.callbacks.monitors import LastCheckpoint, MetricLogger, NonFiniteGuard
+from src.engine.callbacks.progress import ProgressBar
+from src.engine.callbacks.validation import (
+    BestCheckpoint,
+    EarlyStopping,
+    TopKCheckpoints,
+    Validate,
+)
+from src.engine.evaluator import Evaluator
+from src.engine.inference import Segmenter
+from src.engine.loggers import CsvLogger
+from src.engine.trainer import Trainer
+from src.losses import CrossEntropy
+from src.metrics import ConfusionMatrix
+from src.utils.errors import UserError
+from src.utils.normalization import Normalization
+
+PLAIN = Normalization("rgb", (128, 128, 128), (64, 64, 64))
+
+
+@dataclass
+class Sample:
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+
+
+def samples(count=3):
+    """Images whose class is whether green is above red: linear in the pixel."""
+    made = []
+    for i in range(count):
+        image = np.random.default_rng(i).integers(0, 256, (32 + i, 40, 3), np.uint8)
+        made.append(Sample(str(i), image, (image[..., 1] > image[..., 0]).astype(np.uint8)))
+    return made
+
+
+def batches(size=2, count=8):
+    pairs = [
+        (PLAIN.apply(s.image[:32, :32]), s.label[:32, :32].astype(np.int32))
+        for s in samples(count)
+    ]
+    return ds.GeneratorDataset(pairs, ["images", "labels"], shuffle=False).batch(size)
+
+
+class Scripted(Evaluator):
+    """Gives mIoU values from a list."""
+
+    def __init__(self, values):
+        super().__init__(None, samples(1), None, (), "val")
+        self.values = iter(values)
+
+    def run(self, count, on_sample=lambda: None):
+        from src.engine.evaluator import Evaluation
+
+        return Evaluation({"miou": next(self.values)}, {}, np.zeros((2, 2)), {})
+
+
+def fit(tmp_path, callbacks, evaluator=None, rate=1.0, data=None, loggers=(), **options):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_seed(1)
+    network = nn.Conv2d(3, 2, 1, pad_mode="valid", has_bias=True)
+    optimizer = nn.Momentum(network.trainable_params(), rate, 0.9)
+    trainer = Trainer(tmp_path, callbacks, loggers, **{"max_epochs": 3, **options})
+    state = trainer.fit(
+        network, CrossEntropy(), optimizer, data or batches(), evaluator, lambda step: rate
+    )
+    return trainer, network, state
+
+
+def real_evaluator(network):
+    return Evaluator(
+        Segmenter(network, PLAIN), samples(), ConfusionMatrix(2), ("less", "more"), "val"
+    )
+
+
+def rows(tmp_path):
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_learnable_problem_is_learned_and_the_best_weights_reproduce_their_score(tmp_path):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = nn.Conv2d(3, 2, 1, pad_mode="valid", has_bias=True)
+    evaluator = real_evaluator(network)
+    callbacks = [MetricLogger(), Validate(), BestCheckpoint(), ProgressBar(), LastCheckpoint()]
+    trainer = Trainer(
+        tmp_path, callbacks, [CsvLogger(tmp_path)], max_epochs=10, log_every_n_steps=2
+    )
+    optimizer = nn.Momentum(network.trainable_params(), 1.0, 0.9)
+    state = trainer.fit(network, CrossEntropy(), optimizer, batches(), evaluator)
+    assert state.best["val/miou"] > 0.9
+    assert state.epoch == 10 and state.step == 40
+    written = json.loads((tmp_path / "eval.json").read_text())
+    assert written["miou"] == state.best["val/miou"]
+    assert written["protocol"]["images"] == 3
+    ms.load_checkpoint(str(tmp_path / "checkpoints" / "best.ckpt"), network)
+    again = trainer.evaluate(evaluator)
+    assert again.scores["miou"] == state.best["val/miou"]
+
+
+def test_the_csv_holds_mean_loss_rate_and_speed_by_step_and_scores_by_epoch(tmp_path):
+    seen = []
+
+    class Spy(Callback):
+        def on_train_step_end(self, run_context):
+            seen.append(self.trainer.state.loss)
+
+    fit(
+        tmp_path, [Spy(), MetricLogger(), Validate()], Scripted([0.1, 0.2, 0.3]),
+        loggers=[CsvLogger(tmp_path)], log_every_n_steps=3,
+    )
+    table = rows(tmp_path)
+    train = [row for row in table if row["train/loss"]]
+    assert [int(row["step"]) for row in train] == [3, 4, 6, 8, 9, 12]  # every third, and epoch ends
+    assert float(train[0]["train/loss"]) == pytest.approx(np.mean(seen[:3]))
+    assert float(train[1]["train/loss"]) == pytest.approx(seen[3])
+    assert all(float(row["lr"]) == 1.0 for row in train)
+    assert all(float(row["train/images_per_second"]) > 0 for row in train)
+    assert [row["val/miou"] for row in table if row["val/miou"]] == ["0.1", "0.2", "0.3"]
+
+
+def test_the_best_survives_nan_zero_and_worse_values(tmp_path):
+    values = [0.0, float("nan"), 0.4, 0.3]
+    _, _, state = fit(tmp_path, [Validate(), BestCheckpoint()], Scripted(values), max_epochs=4)
+    assert state.best == {"epoch": 3, "step": 12, "val/miou": 0.4}
+
+
+def test_a_monitored_value_can_be_one_to_minimise(tmp_path):
+    _, _, state = fit(
+        tmp_path, [Validate(), BestCheckpoint()], Scripted([0.3, 0.0, 0.4]), monitor_mode="min"
+    )
+    assert state.best["epoch"] == 2
+
+
+def test_validation_runs_every_nth_epoch_and_after_the_last(tmp_path):
+    evaluator = Scripted([0.1, 0.2, 0.3])
+    fit(
+        tmp_path, [Validate(), MetricLogger()], evaluator, max_epochs=5, val_every_n_epochs=2,
+        loggers=[CsvLogger(tmp_path)],
+    )
+    assert [int(row["epoch"]) for row in rows(tmp_path) if row["val/miou"]] == [2, 4, 5]
+
+
+def test_the_k_best_checkpoints_are_kept(tmp_path):
+    fit(
+        tmp_path, [Validate(), TopKCheckpoints()], Scripted([0.3, 0.1, 0.5, 0.2, 0.4]),
+        max_epochs=5, keep_top_k=2,
+    )
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["epoch_003.ckpt", "epoch_005.ckpt"]
+
+
+def test_early_stopping_waits_for_patience_and_counts_from_the_best(tmp_path):
+    values = [0.1, 0.3, 0.2, 0.31, 0.305, 0.2, 0.9]
+    _, _, state = fit(
+        tmp_path, [Validate(), EarlyStopping(patience=2)], Scripted(values), max_epochs=7
+    )
+    assert state.epoch == 6
+    assert "val/miou" in state.stop_reason
+
+
+def test_gains_below_min_delta_do_not_count(tmp_path):
+    _, _, state = fit(
+        tmp_path, [Validate(), EarlyStopping(patience=2, min_delta=0.05)],
+        Scripted([0.1, 0.12, 0.14, 0.9]), max_epochs=4,
+    )
+    assert state.epoch == 3
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path):
+    pairs = [(np.ones((3, 8, 8), np.float32), np.zeros((8, 8), np.int32)) for _ in range(6)]
+    pairs[3] = (np.full((3, 8, 8), np.inf, np.float32), pairs[3][1])
+    data = ds.GeneratorDataset(pairs, ["images", "labels"], shuffle=False).batch(1)
+    with pytest.raises(UserError, match=r"train/loss=nan at step 4 \(epoch 1\)"):
+        fit(tmp_path, [NonFiniteGuard()], data=data)
+
+
+def test_an_unknown_monitor_is_named_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'val/miou'"):
+        fit(tmp_path, [Validate()], Scripted([0.1]), monitor="val/mIoU")
+
+
+def test_limits_cut_epochs_and_validation(tmp_path):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = nn.Conv2d(3, 2, 1, pad_mode="valid")
+    trainer, _, state = fit(
+        tmp_path, [Validate()], real_evaluator(network), limit_train_batches=2,
+        limit_val_batches=1, max_epochs=2,
+    )
+    assert state.step == 4
+    assert state.evaluation.protocol["images"] == 1
+    _, _, state = fit(tmp_path, [Validate()], Scripted([]), limit_val_batches=0)
+    assert state.metrics == {}
+
+
+def test_a_stock_mindspore_callback_sees_the_scores_and_works_beside_ours(tmp_path):
+    stock = ms.train.EarlyStopping(monitor="val/miou", patience=1, mode="max")
+    seen = []
+
+    class Spy(ms.train.Callback):
+        def on_train_epoch_end(self, run_context):
+            seen.append(run_context.original_args().eval_results["val/miou"])
+
+    _, _, state = fit(
+        tmp_path, [Validate(), stock, Spy()], Scripted([0.5, 0.4, 0.3, 0.2]), max_epochs=4
+    )
+    assert seen[:2] == [0.5, 0.4]
+    assert state.epoch == 2
+
+
+def test_last_holds_weights_and_the_optimizers_state(tmp_path):
+    _, network, _ = fit(tmp_path, [LastCheckpoint()], save_every_n_steps=3)
+    weights = ms.load_checkpoint(str(tmp_path / "checkpoints" / "last.ckpt"))
+    assert np.array_equal(weights["weight"].asnumpy(), network.weight.asnumpy())
+    state = ms.load_checkpoint(str(tmp_path / "checkpoints" / "last_state.ckpt"))
+    assert int(state["global_step"].asnumpy()) == 12
+    assert any(name.startswith("moments") for name in state)
+
+
+def test_callbacks_are_closed_also_after_an_error(tmp_path):
+    closed = []
+
+    class Broken(Callback):
+        def on_train_step_end(self, run_context):
+            raise RuntimeError("broken")
+
+        def close(self):
+            closed.append(True)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path, [Broken()])
+    assert closed == [True]
+
+
+def test_a_long_epoch_is_announced_with_the_quicker_command(tmp_path, caplog):
+    logging.getLogger("src").propagate = True
+    with caplog.at_level(logging.INFO, logger="src"):
+        fit(tmp_path, [ProgressBar(slow_epoch_seconds=0, quick_command="make demo")])
+    assert any("an epoch takes about" in message for message in caplog.messages)
+    assert any("make demo" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("sink", [False, True])
+def test_mixed_precision_and_sinking_reach_the_model(tmp_path, monkeypatch, sink):
+    calls = {}
+    real = ms.train.Model.train
+
+    def spy(self, *args, dataset_sink_mode, **kwargs):
+        calls["sink"] = dataset_sink_mode
+        calls["step"] = self._train_network
+        return real(self, *args, dataset_sink_mode=False, **kwargs)
+
+    monkeypatch.setattr(ms.train.Model, "train", spy)
+    scaler = lambda: ms.amp.DynamicLossScaler(1024, 2, 100)  # noqa: E731
+    fit(tmp_path, [], amp_level="O2", loss_scaler=scaler, sink_mode=sink, max_epochs=1)
+    assert calls["sink"] is sink
+    assert calls["step"].scaled
