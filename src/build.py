@@ -25,6 +25,7 @@ from src.metrics import ConfusionMatrix
 from src.models.weights import load_weights
 from src.utils import runtime
 from src.utils.console import console
+from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, Normalization
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,14 @@ def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> Non
 
 
 def loss(cfg: DictConfig) -> nn.Cell:
-    """The loss."""
+    """The loss; its class weights must be as many as there are classes."""
+    for key in ("class_weights", "alpha"):
+        factors = cfg.loss.get(key)
+        if OmegaConf.is_list(factors) and len(factors) != cfg.dataset.num_classes:
+            raise UserError(
+                f"loss.{key} has {len(factors)} factors: expected one for each of the "
+                f"{cfg.dataset.num_classes} classes"
+            )
     return instantiate(cfg.loss, _convert_="all")
 
 

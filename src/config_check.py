@@ -119,7 +119,7 @@ RULES: dict[str, Rule] = {
 
 
 def check(cfg: DictConfig, reference: DictConfig) -> None:
-    """Refuses unknown keys and impossible values.
+    """Refuses unknown keys and impossible values; whole numbers become floats where one is due.
 
     Args:
         cfg: The composed config, all overrides applied.
@@ -132,8 +132,12 @@ def check(cfg: DictConfig, reference: DictConfig) -> None:
     _check_keys("", plain, OmegaConf.to_container(reference, resolve=False))
     for key, rule in RULES.items():
         value = _select(cfg, key)
-        if value is not _ABSENT and not rule.allows(value):
+        if value is _ABSENT:
+            continue
+        if not rule.allows(value):
             raise UserError(f"{key}={_show(value)}: expected {rule.describe()}")
+        if rule.kind is float and isinstance(value, int):
+            OmegaConf.update(cfg, key, float(value))  # MindSpore takes no whole number for one
 
 
 _ABSENT = object()

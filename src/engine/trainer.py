@@ -102,7 +102,7 @@ class Trainer:
         self.state = FitState()
         self.step: TrainStep | None = None
         self.evaluator: Evaluator | None = None
-        self.learning_rate: Callable[[int], float] = lambda step: math.nan
+        self._rate: Callable[[int], float] = lambda step: math.nan
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -127,7 +127,7 @@ class Trainer:
             batches: Images N×3×H×W float32 and labels N×H×W int32, with N a multiple of
                 `accumulate`.
             evaluator: Evaluates the network on the validation split; None does without.
-            learning_rate: Rate of a step (from 1), for the log.
+            learning_rate: Rate after so many updates, for the log; a schedule's `value`.
         """
         if self.limit_train_batches is not None:
             batches = batches.take(self.limit_train_batches)
@@ -136,7 +136,7 @@ class Trainer:
         self.state = FitState(steps_per_epoch=steps, batch_size=batch_size)
         self.evaluator = None if self.limit_val_batches == 0 else evaluator
         if learning_rate is not None:
-            self.learning_rate = learning_rate
+            self._rate = learning_rate
         ms.amp.auto_mixed_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
         self.step = TrainStep(network, loss, optimizer, self.accumulate, self.gradient_clip, scaler)
@@ -156,6 +156,10 @@ class Trainer:
                 if isinstance(callback, Callback):
                     callback.close()
         return self.state
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, counted from 1."""
+        return self._rate(step - 1)
 
     def is_logged(self, step: int) -> bool:
         """Whether `step` is one whose loss is read and logged: each n-th, and an epoch's last."""
