@@ -135,7 +135,7 @@ def evaluator(
 
 def trainer(cfg: DictConfig) -> Trainer:
     """The trainer with its callbacks and loggers."""
-    logger_values = {"wandb": {"config": OmegaConf.to_container(cfg, resolve=True)}}
+    logger_values = {"wandb": {"run_config": OmegaConf.to_container(cfg, resolve=True)}}
     return instantiate(
         cfg.trainer,
         output_dir=cfg.output_dir,

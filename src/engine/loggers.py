@@ -72,7 +72,7 @@ class WandbLogger:
         output_dir: The run directory; the offline files go below it.
         project, group, name, tags, entity: As in `wandb.init`.
         mode: "online", "offline" or "disabled".
-        config: The resolved config of the run.
+        run_config: The resolved config of the run.
         timeout: Seconds to wait for the server.
     """
 
@@ -85,7 +85,7 @@ class WandbLogger:
         group: str | None = None,
         name: str | None = None,
         tags: Sequence[str] = (),
-        config: dict[str, Any] | None = None,
+        run_config: dict[str, Any] | None = None,
         timeout: float = 20,
     ) -> None:
         self._run = None
@@ -100,7 +100,7 @@ class WandbLogger:
                 name=name,
                 tags=list(tags),
                 mode=os.environ.get("WANDB_MODE", mode),
-                config={**(config or {}), "run_directory": str(output_dir)},
+                config={**(run_config or {}), "run_directory": str(output_dir)},
                 settings=wandb.Settings(init_timeout=timeout, silent=True),
             )
         except Exception as error:  # wandb raises many kinds; none may reach the run

@@ -41,7 +41,7 @@ def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypa
 
 def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = WandbLogger(tmp_path, "project", config={"seed": 1})
+    logger = WandbLogger(tmp_path, "project", run_config={"seed": 1})
     assert logger.run_id
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close()

@@ -1,0 +1,134 @@
+"""Batches that are the same for a seed and an epoch, whatever the workers."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from src.data.datamodule import EpochSampler, SegDataModule
+from src.data.sources import FolderSource
+from src.utils.errors import UserError
+from src.utils.normalization import TUTORIAL_BGR
+
+COUNT = 7
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Seven images whose label is their number in one corner, sizes that differ."""
+    path = tmp_path_factory.mktemp("data") / "set"
+    for name in ("images", "masks"):
+        (path / name).mkdir(parents=True)
+    for i in range(COUNT):
+        image = np.random.default_rng(i).integers(0, 256, (40 + i, 50, 3), np.uint8)
+        label = np.full((40 + i, 50), i, np.uint8)
+        cv2.imwrite(str(path / "images" / f"{i}.png"), image)
+        cv2.imwrite(str(path / "masks" / f"{i}.png"), label)
+    for split, names in {"train": range(COUNT), "val": range(2)}.items():
+        (path / f"{split}.txt").write_text("".join(f"{i}\n" for i in names))
+    return path
+
+
+def module(root, tmp_path, **options):
+    defaults = {"num_classes": COUNT, "batch_size": 2, "crop_size": (32, 32), "num_workers": 1}
+    return SegDataModule(root, FolderSource, tmp_path / "prepared", **(defaults | options))
+
+
+def epochs(data, count, **options):
+    iterator = data.train_batches(**options).create_tuple_iterator(num_epochs=count, output_numpy=True)
+    return [[(images.copy(), labels.copy()) for images, labels in iterator] for _ in range(count)]
+
+
+def equal(left, right):
+    return all(
+        np.array_equal(a, c) and np.array_equal(b, d)
+        for one, two in zip(left, right, strict=True)
+        for (a, b), (c, d) in zip(one, two, strict=True)
+    )
+
+
+def test_batches_have_the_promised_shapes_and_types(root, tmp_path):
+    (batches,) = epochs(module(root, tmp_path), 1)
+    assert len(batches) == 3  # the seventh image is left over
+    images, labels = batches[0]
+    assert images.shape == (2, 3, 32, 32) and images.dtype == np.float32
+    assert labels.shape == (2, 32, 32) and labels.dtype == np.int32
+
+
+def test_equal_seeds_repeat_themselves_for_any_number_of_workers(root, tmp_path):
+    one = epochs(module(root, tmp_path, num_workers=1), 2)
+    two = epochs(module(root, tmp_path, num_workers=2), 2)
+    other = epochs(module(root, tmp_path, seed=1), 2)
+    assert equal(one, two)
+    assert not equal(one, other)
+    assert not np.array_equal(one[0][0][0], one[1][0][0])  # epochs differ
+
+
+def test_a_later_start_gives_the_epochs_of_the_whole_run(root, tmp_path):
+    whole = epochs(module(root, tmp_path), 3)
+    late = epochs(module(root, tmp_path), 2, first_epoch=2)
+    assert equal(whole[1:], late)
+
+
+def test_the_sampler_takes_each_image_once_an_epoch_in_another_order():
+    sampler = EpochSampler(5, seed=3)
+    first, second = list(sampler), list(sampler)
+    assert sorted(key % 5 for key in first) == sorted(key % 5 for key in second) == [0, 1, 2, 3, 4]
+    assert {key // 5 for key in first} == {1} and {key // 5 for key in second} == {2}
+    assert [key % 5 for key in first] != [key % 5 for key in second]
+
+
+def test_accumulation_asks_for_larger_batches(root, tmp_path):
+    data = module(root, tmp_path)
+    assert data.train_batches(accumulate=3).get_batch_size() == 6
+    with pytest.raises(UserError, match=r"dataset.batch_size=2 × trainer.accumulate=4.*7 samples"):
+        data.train_batches(accumulate=4)
+
+
+def test_less_than_one_batch_is_an_error_that_says_how_many_there_are(root, tmp_path):
+    with pytest.raises(UserError, match="split 'train' holds 7 samples.*batch_size to 7 or less"):
+        module(root, tmp_path, batch_size=8).train_batches()
+
+
+def test_more_workers_than_cores_are_cut_to_the_cores(root, tmp_path):
+    assert len(epochs(module(root, tmp_path, num_workers=500), 1)[0]) == 3
+
+
+def test_whole_images_need_a_batch_of_one(root, tmp_path):
+    with pytest.raises(UserError, match="dataset.batch_size=1"):
+        module(root, tmp_path, crop_size=None)
+    data = module(root, tmp_path, crop_size=None, scale_range=None, batch_size=1)
+    shapes = {labels.shape for _, labels in epochs(data, 1)[0]}
+    assert shapes == {(1, 40 + i, 50) for i in range(COUNT)}
+
+
+def test_evaluation_samples_are_the_files_at_native_size_and_in_order(root, tmp_path):
+    samples = module(root, tmp_path).eval_samples()
+    assert [sample.name for sample in samples] == ["0", "1"]
+    expected = cv2.imread(str(root / "images" / "1.png"))[..., ::-1]
+    assert np.array_equal(samples[1].image, expected)
+    assert (samples[1].label == 1).all() and samples[1].label.shape == (41, 50)
+    assert len(module(root, tmp_path, limit_samples=1).eval_samples()) == 1
+
+
+def test_training_follows_the_normalisation_of_the_weights(root, tmp_path):
+    plain = {"scale_range": None, "flip": 0.0, "crop_size": (32, 32)}
+    rgb, bgr = module(root, tmp_path, **plain), module(root, tmp_path, **plain)
+    bgr.normalization = TUTORIAL_BGR
+    left, right = epochs(rgb, 1)[0][0][0], epochs(bgr, 1)[0][0][0]
+    red = left[:, 0] * 58.395 + 123.675
+    assert np.allclose(red, right[:, 2] * 58.395 + 123.675, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": None}, "num_classes=0"),
+        ({"num_classes": 3, "class_names": ["a", "b"]}, "class_names names 2"),
+        ({"num_classes": 300}, "num_classes=300: expected 2 to 255"),
+    ],
+)
+def test_numbers_and_names_of_classes_must_agree(root, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        module(root, tmp_path, **options)

@@ -1,0 +1,151 @@
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from src.models.fcn import FCN
+from src.models.mindcv_backbones import MindCVBackbone
+from src.models.vgg import VGG
+from src.utils.errors import UserError
+
+STRIDES = (8, 16, 32)
+SIZES = [(64, 96), (65, 97), (33, 50), (7, 31)]
+TINY = {
+    "vgg11": lambda: VGG(11, width=0.05),
+    "vgg16_plain": lambda: VGG(16, batch_norm=False, width=0.05, dropout=0.5),
+    "mobilenet": lambda: MindCVBackbone("mobilenet_v3_small_100"),
+}
+
+
+class Constant(nn.Cell):
+    """Stands for a backbone: features of one channel, 1, 10 and 100 everywhere."""
+
+    channels = (1, 1, 1)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n, _, h, w = images.shape
+        f8 = ops.ones((n, 1, (h + 7) // 8, (w + 7) // 8), ms.float32)
+        f16 = ops.ones((n, 1, (h + 15) // 16, (w + 15) // 16), ms.float32)
+        f32 = ops.ones((n, 1, (h + 31) // 32, (w + 31) // 32), ms.float32)
+        return f8, f16 * 10, f32 * 100
+
+
+def images(height: int, width: int, batch: int = 1) -> Tensor:
+    return Tensor(np.random.randn(batch, 3, height, width).astype(np.float32))
+
+
+def with_random_scores(network: FCN) -> FCN:
+    for parameter in network.get_parameters():
+        if parameter.name.startswith("score"):
+            parameter.set_data(Tensor(np.random.randn(*parameter.shape).astype(np.float32)))
+    return network.set_train(False)
+
+
+@pytest.mark.parametrize("backbone", TINY)
+@pytest.mark.parametrize("stride", STRIDES)
+def test_logits_have_the_size_of_the_input(backbone, stride):
+    network = with_random_scores(FCN(TINY[backbone](), 5, stride))
+    for size in SIZES:
+        logits = network(images(*size, batch=2)).asnumpy()
+        assert logits.shape == (2, 5, *size)
+        assert np.isfinite(logits).all()
+        assert np.abs(logits).max() > 0
+
+
+@pytest.mark.parametrize(("stride", "total"), [(32, 100), (16, 110), (8, 111)])
+def test_finer_strides_add_the_scores_of_finer_features(stride, total):
+    network = FCN(Constant(), 1, stride)
+    for parameter in network.get_parameters():
+        if parameter.name.startswith("score"):
+            parameter.set_data(ops.ones_like(parameter))
+    logits = network(images(160, 192)).asnumpy()
+    assert np.allclose(logits[:, :, 32:-32, 32:-32], total)
+
+
+def test_network_starts_with_zero_scores():
+    network = FCN(TINY["vgg11"](), 4)
+    assert not network.set_train(False)(images(40, 40)).asnumpy().any()
+    for name in ("score_fr", "score_pool4", "score_pool3"):
+        assert not network.parameters_dict()[f"{name}.weight"].asnumpy().any()
+
+
+def test_layers_have_the_names_of_the_paper_and_the_tutorial():
+    def names(stride: int) -> list[str]:
+        network = FCN(Constant(), 2, stride)
+        return [name.removesuffix(".weight") for name in network.parameters_dict()]
+
+    assert names(32) == ["score_fr", "upscore32"]
+    assert names(16) == ["score_fr", "upscore2", "score_pool4", "upscore16"]
+    assert names(8) == [
+        "score_fr", "upscore2", "score_pool4", "upscore_pool4", "score_pool3", "upscore8",
+    ]  # fmt: skip
+
+
+def test_constant_score_gives_a_constant_inside():
+    network = FCN(TINY["vgg11"](), 3, stride=8, score_bias=True)
+    network.score_fr.bias.set_data(Tensor([1.0, 2.0, 3.0]))
+    logits = network.set_train(False)(images(160, 160)).asnumpy()
+    inside = logits[0, :, 32:-32, 32:-32]
+    assert np.allclose(inside, np.array([1, 2, 3])[:, None, None])
+
+
+def test_first_step_trains_the_score_layers():
+    network = FCN(TINY["vgg11"](), 3).set_train(True)
+    batch, labels = images(64, 64, batch=2), Tensor(np.random.randint(0, 3, (2, 64, 64)), ms.int32)
+    parameters = network.trainable_params()
+    gradient = ms.grad(lambda x: ops.cross_entropy(network(x), labels), None, parameters)
+    largest = {p.name: np.abs(g.asnumpy()).max() for p, g in zip(parameters, gradient(batch))}
+    assert all(largest[f"score_{name}.weight"] > 0 for name in ("fr", "pool4", "pool3"))
+
+
+def test_fixed_upsampling_is_not_trained():
+    network = FCN(TINY["vgg11"](), 3, learn_upsampling=False)
+    assert not [p.name for p in network.trainable_params() if "upscore" in p.name]
+    learned = FCN(TINY["vgg11"](), 3)
+    assert len([p for p in learned.trainable_params() if "upscore" in p.name]) == 3
+
+
+def test_skips_are_scaled_before_they_are_scored():
+    network = with_random_scores(FCN(Constant(), 1, skip_scales=(0.01, 0.0001)))
+    for parameter in network.get_parameters():
+        if parameter.name.startswith("score"):
+            parameter.set_data(ops.ones_like(parameter))
+    logits = network(images(160, 160)).asnumpy()
+    assert np.allclose(logits[:, :, 32:-32, 32:-32], 100 + 10 * 0.01 + 1 * 0.0001)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_dynamic_graph_equals_eager_mode_for_all_sizes(graph_mode, stride):
+    network = with_random_scores(FCN(TINY["vgg11"](), 4, stride))
+    network.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))
+    batches = [images(*size) for size in SIZES]
+    dynamic = [network(batch).asnumpy() for batch in batches]
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    for batch, logits in zip(batches, dynamic, strict=True):
+        expected = network(batch).asnumpy()
+        assert logits.shape == expected.shape
+        assert np.allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_static_graph_equals_eager_mode(graph_mode):
+    network = with_random_scores(FCN(TINY["vgg11"](), 4))
+    batch = images(33, 50)
+    static = network(batch).asnumpy()
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    expected = network(batch).asnumpy()
+    assert np.allclose(static, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"stride": 4}, "model.stride=4: expected 8, 16 or 32"),
+        ({"num_classes": None}, "num_classes=None: expected a positive number"),
+        ({"num_classes": 0}, "num_classes=0: expected a positive number"),
+        ({"skip_scales": [1.0]}, "expected two factors"),
+        ({"backbone": nn.ReLU()}, "backbone ReLU: expected an attribute `channels`"),
+    ],
+)
+def test_wrong_values_are_refused(wrong, expected):
+    with pytest.raises(UserError, match=expected):
+        FCN(**{"backbone": Constant(), "num_classes": 2, **wrong})

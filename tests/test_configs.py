@@ -1,0 +1,133 @@
+"""Every YAML composes, passes the check and gives the objects it names."""
+
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from src import build
+from src.cli import compose_config
+from src.config_check import check
+from src.engine.trainer import Trainer
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose(*overrides: str, name: str = "train"):
+    cfg = compose_config(name, list(overrides))
+    check(cfg, compose_config(name, []))
+    return cfg
+
+
+GROUPS = [
+    "dataset", "model", "model/backbone", "optimizer", "optimizer/parameters", "scheduler", "loss",
+    "device", "trainer", "callbacks", "logger", "inference", "paths", "debug", "experiment",
+]  # fmt: skip
+
+
+def test_the_groups_tested_here_are_all_there_are():
+    folders = {str(p.parent.relative_to(CONF)) for p in CONF.rglob("*.yaml")} - {".", "hydra"}
+    assert folders == set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={option}" for group in GROUPS for option in options(group)]
+)
+def test_every_option_of_every_group_composes_and_passes_the_check(choice):
+    cfg = compose(choice, "dataset.num_classes=3" if "dataset" not in choice else "seed=1")
+    OmegaConf.to_container(cfg, resolve=False)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_every_primary_config_composes_and_resolves(name):
+    extra = ["input=x"] if name == "predict" else []
+    cfg = compose_config(name, extra)
+    cfg.output_dir = "somewhere"
+    assert OmegaConf.to_container(cfg, resolve=True)["task_name"]
+
+
+@pytest.mark.parametrize(("model", "stride"), [("fcn8s", 8), ("fcn16s", 16), ("fcn32s", 32)])
+def test_a_model_is_the_same_as_its_stride(model, stride):
+    assert compose(f"model={model}").model == compose(f"model.stride={stride}").model
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_dataset_gives_its_module_without_touching_data(dataset, tmp_path):
+    extra = ["dataset.num_classes=4"] if dataset in ("folder", "mindrecord") else []
+    cfg = compose(f"dataset={dataset}", f"paths.data_dir={tmp_path}", *extra)
+    data = build.datamodule(cfg)
+    assert data.num_classes == cfg.dataset.num_classes == len(data.class_names)
+    assert len(data.palette) >= data.num_classes
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backbone", options("model/backbone"))
+def test_every_backbone_gives_a_network_of_the_datasets_classes(backbone):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    width = ["model.backbone.width=0.03"] if backbone.startswith("vgg") else []
+    cfg = compose("dataset=voc2012", f"model/backbone={backbone}", *width)
+    network = instantiate(build._without(cfg.model, ["weights"]), _convert_="all")
+    shapes = {p.name: p.shape for p in network.get_parameters()}
+    assert shapes["upscore8.weight"] == (21, 21, 16, 16)
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_every_optimizer_takes_every_schedule(optimizer, scheduler):
+    cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}", "trainer.max_epochs=3")
+    trainer = Trainer("somewhere", max_epochs=3)
+    batches = ms.dataset.NumpySlicesDataset(list(range(40))).batch(4)
+    schedule = build.schedule(cfg, trainer, batches)
+    network = ms.nn.Conv2d(3, 2, 1, has_bias=True)
+    built = build.optimizer(cfg, network, schedule)
+    assert len(built.parameters) == 2
+    assert schedule.value(0) == pytest.approx(cfg.optimizer.learning_rate)
+    assert 0 <= schedule.value(29) <= cfg.optimizer.learning_rate * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_every_loss_is_a_number_on_logits(loss):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    cfg = compose(f"loss={loss}", "dataset.num_classes=3")
+    value = build.loss(cfg)(ms.ops.randn(1, 3, 4, 4), ms.ops.ones((1, 4, 4), ms.int32))
+    assert value.shape == () and float(value.asnumpy()) > 0
+
+
+@pytest.mark.parametrize("callbacks", options("callbacks"))
+@pytest.mark.parametrize("logger", options("logger"))
+def test_every_set_of_callbacks_and_loggers_gives_a_trainer(callbacks, logger, tmp_path):
+    cfg = compose(f"callbacks={callbacks}", f"logger={logger}", f"output_dir={tmp_path}")
+    trainer = build.trainer(cfg)
+    assert len(trainer.callbacks) == len(cfg.callbacks)
+    assert len(trainer.loggers) == len(cfg.logger)
+
+
+def test_null_drops_a_callback_and_a_stock_one_can_be_added(tmp_path):
+    cfg = compose(
+        "callbacks.top_k=null", "+callbacks.stock._target_=mindspore.train.TimeMonitor",
+        f"output_dir={tmp_path}",
+    )  # fmt: skip
+    kinds = [type(callback).__name__ for callback in build.trainer(cfg).callbacks]
+    assert "TopKCheckpoints" not in kinds and kinds[-1] == "TimeMonitor"
+
+
+def test_ascend_brings_graph_mode_mixed_precision_loss_scaling_and_sinking(tmp_path, monkeypatch):
+    """Up to the device itself, which no test machine has."""
+    cfg = compose("model=fcn8s", "device=ascend", f"output_dir={tmp_path}")
+    asked = {}
+    monkeypatch.setattr(ms, "set_device", lambda target, id: asked.update(target=target, id=id))
+    monkeypatch.setattr(ms, "set_context", lambda **kwargs: asked.update(kwargs))
+    build.setup(cfg)
+    assert asked == {"target": "Ascend", "id": 0, "mode": ms.GRAPH_MODE}
+    trainer = build.trainer(cfg)
+    assert trainer.amp_level == "O2" and trainer.sink_mode is True
+    scaler = trainer.loss_scaler()
+    assert isinstance(scaler, ms.amp.DynamicLossScaler)
+    assert float(scaler.scale_value.asnumpy()) == 65536
+    assert scaler.scale_factor == 2 and scaler.scale_window == 3000

@@ -1,0 +1,62 @@
+"""The oneDNN cap: for the versions and CPUs that need it, before MindSpore, never over the user's."""
+
+import sys
+
+import pytest
+
+from src.utils import runtime
+
+ISA = "ONEDNN_MAX_CPU_ISA"
+
+
+@pytest.fixture
+def settle(monkeypatch):
+    """Calls the function as on another machine; returns what the variable is afterwards."""
+
+    def call(mindspore="2.10.0", avx512=True, value=None, imported=False):
+        monkeypatch.setattr(runtime, "version", lambda name: mindspore)
+        monkeypatch.setattr(runtime, "_cpu_has_avx512", lambda: avx512)
+        monkeypatch.setattr(runtime, "_note", "")
+        monkeypatch.delenv(ISA, raising=False)
+        if value is not None:
+            monkeypatch.setenv(ISA, value)
+        modules = dict(sys.modules) | ({"mindspore": None} if imported else {})
+        if not imported:
+            modules.pop("mindspore", None)
+        monkeypatch.setattr(sys, "modules", modules)
+        runtime.limit_onednn_isa()
+        return runtime.os.environ.get(ISA)
+
+    return call
+
+
+@pytest.mark.parametrize("version", ["2.9.0", "2.10.0", "2.10.1rc1"])
+def test_affected_versions_on_avx512_are_capped(settle, version):
+    assert settle(mindspore=version) == "AVX2"
+    assert "AVX2" in runtime._note
+
+
+@pytest.mark.parametrize("version", ["2.7.0", "2.8.0", None])
+def test_older_versions_keep_avx512(settle, version):
+    assert settle(mindspore=version) is None and runtime._note == ""
+
+
+def test_cpus_without_avx512_need_nothing(settle):
+    assert settle(avx512=False) is None
+
+
+def test_a_value_of_the_user_stays_and_is_reported(settle):
+    assert settle(value="AVX512_CORE") == "AVX512_CORE"
+    assert "AVX512_CORE" in runtime._note
+
+
+def test_too_late_is_said_instead_of_done(settle):
+    assert settle(imported=True) is None
+    assert "imported first" in runtime._note
+
+
+def test_in_this_very_process_the_cap_was_set_before_mindspore():
+    import mindspore  # noqa: F401
+
+    if runtime._cpu_has_avx512():
+        assert runtime.os.environ[ISA]
