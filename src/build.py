@@ -51,7 +51,7 @@ def datamodule(cfg: DictConfig) -> SegDataModule:
 
 def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network with the weights it starts from; tells `data` what they expect of an image."""
-    net = instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    net = _untrained(cfg, data)
     brought = None
     if cfg.model.weights is not None:
         path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
@@ -67,7 +67,7 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
 
 def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network of `ckpt_path`, whose parameters must all fit."""
-    net = instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    net = _untrained(cfg, data)
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
     _settle_normalization(cfg, data, report.normalization or _normalization_of_run(path))
@@ -155,6 +155,16 @@ def _nodes(group: DictConfig, values: dict[str, dict] | None = None) -> list[Any
         for name, node in group.items()
         if node is not None
     ]
+
+
+def _untrained(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    if cfg.model.num_classes != data.num_classes:
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}: the dataset has {data.num_classes} "
+            f"classes ({', '.join(data.class_names[:4])} …); choose the dataset that the network "
+            "was trained on, or one of the same classes"
+        )
+    return instantiate(_without(cfg.model, ["weights"]), _convert_="all")
 
 
 def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:

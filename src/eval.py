@@ -21,7 +21,7 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
     evaluation = trainer.evaluate(build.evaluator(cfg, network, data, cfg.split))
     evaluation.save(run.path / "eval.json")
-    evaluation.show(f"{cfg.ckpt_path}, in percent")
+    evaluation.show(f"split {evaluation.protocol['split']}, percent")
     return evaluation.scores["miou"]
 
 

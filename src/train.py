@@ -28,9 +28,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     state = trainer.fit(network, build.loss(cfg), optimizer, batches, evaluator, schedule.value)
 
     if state.best_evaluation is not None:
-        state.best_evaluation.show(
-            f"best: epoch {state.best['epoch']} of {state.epoch}, in percent"
-        )
+        state.best_evaluation.show(f"best: epoch {state.best['epoch']}, percent")
     run.update(best=state.best, last={"epoch": state.epoch, "step": state.step, **state.metrics})
     return state.best.get(trainer.monitor)
 

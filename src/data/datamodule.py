@@ -132,7 +132,10 @@ class SegDataModule:
     ) -> None:
         self.source = source(root=Path(root))
         self.prepared_dir = Path(prepared_dir)
-        self.class_names = _class_names(class_names, self.source.class_names, num_classes)
+        found = self.source.class_names
+        if num_classes is None and not (found or class_names) and not Path(root).exists():
+            raise UserError(f"dataset.root={root}: no such folder; give the folder of the dataset")
+        self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index
         palette = self.source.palette

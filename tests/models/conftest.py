@@ -1,11 +1,8 @@
 from collections.abc import Iterator
 
-import pytest
-
-import src  # noqa: F401  (settles the oneDNN environment before MindSpore is imported)
-
-import mindspore as ms  # isort: skip
+import mindspore as ms
 import numpy as np
+import pytest
 
 
 @pytest.fixture(autouse=True)

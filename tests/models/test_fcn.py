@@ -94,8 +94,9 @@ def test_first_step_trains_the_score_layers():
     batch, labels = images(64, 64, batch=2), Tensor(np.random.randint(0, 3, (2, 64, 64)), ms.int32)
     parameters = network.trainable_params()
     gradient = ms.grad(lambda x: ops.cross_entropy(network(x), labels), None, parameters)
-    largest = {p.name: np.abs(g.asnumpy()).max() for p, g in zip(parameters, gradient(batch))}
-    assert all(largest[f"score_{name}.weight"] > 0 for name in ("fr", "pool4", "pool3"))
+    for parameter, values in zip(parameters, gradient(batch), strict=True):
+        # Zero scores hide the layers before and after them for one step
+        assert values.asnumpy().any() == parameter.name.startswith("score"), parameter.name
 
 
 def test_fixed_upsampling_is_not_trained():

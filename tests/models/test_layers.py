@@ -70,24 +70,32 @@ def largest_difference(left: Tensor, right: Tensor) -> float:
     return np.abs(left - right).max() / np.abs(right).max()
 
 
+class WeightedSum(nn.Cell):
+    def __init__(self, layer: nn.Cell, factors: Tensor) -> None:
+        super().__init__()
+        self.layer, self.factors = layer, factors
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.layer(images)
+        return (output * self.factors).sum(), output
+
+
+def outputs_and_gradients(layer: LargeConv2d, images: Tensor, factors: Tensor) -> list[Tensor]:
+    loss = WeightedSum(layer, factors)
+    gradient = ms.value_and_grad(loss, 0, layer.trainable_params(), has_aux=True)
+    (_, output), (input_gradient, parameter_gradients) = gradient(images)
+    return [output, input_gradient, *parameter_gradients]
+
+
 def check_equal_formulations(has_bias: bool, shape: tuple[int, ...]) -> None:
     matmul, conv = pair_of_convolutions(has_bias)
-    images = normal(*shape)
-    weights = normal(shape[0], 5, *shape[2:])
-    results = []
-    for layer in (matmul, conv):
-
-        def loss(x, layer=layer):
-            y = layer(x)
-            return (y * weights).sum(), y
-
-        gradient = ms.value_and_grad(loss, 0, layer.trainable_params(), has_aux=True)
-        (_, output), (input_gradient, gradients) = gradient(images)
-        results.append((output, input_gradient, *gradients))
-    assert len(results[0]) == 3 + has_bias
-    for ours, theirs in zip(*results, strict=True):
-        assert ours.shape == theirs.shape
-        assert largest_difference(ours, theirs) < 1e-5
+    images, factors = normal(*shape), normal(shape[0], 5, *shape[2:])
+    ours = outputs_and_gradients(matmul, images, factors)
+    theirs = outputs_and_gradients(conv, images, factors)
+    assert len(ours) == 3 + has_bias
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.shape == right.shape
+        assert largest_difference(left, right) < 1e-5
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
