@@ -1,7 +1,7 @@
 """The names that checkpoints of the world give to the parameters of our networks."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mindspore import nn
 
@@ -24,11 +24,14 @@ class Naming:
         title: What such a file is called in log lines.
         names: From our name to the file's, for the parameters that such files can hold.
         normalization: What these weights expect of an image; None if the names do not say.
+        biases: From our mean of a normalisation to the file's bias of the convolution before it,
+            which has none here: the mean takes it over, with the opposite sign.
     """
 
     title: str
     names: dict[str, str]
     normalization: Normalization | None = None
+    biases: dict[str, str] = field(default_factory=dict)
 
     def count(self, stored: Collection[str]) -> int:
         """How many of the network's parameters `stored` holds under these names."""
@@ -46,15 +49,15 @@ def namings_of(network: nn.Cell) -> list[Naming]:
     backbone = network.backbone
     found = [Naming("this project's", {name: name for name in ours})]
     if isinstance(backbone, VGG):
-        extractor = _renamed(ours, {c.name: c.extractor for c in _cells(backbone)})
-        zoo = _renamed(ours, {c.name: f"layers.{c.index}" for c in _cells(backbone)} | _HEAD)
+        extractor = {c.name: c.extractor for c in _cells(backbone)}
+        zoo = {c.name: f"layers.{c.index}" for c in _cells(backbone)} | _HEAD
         torch = {c.name: f"features.{c.index}" for c in _cells(backbone)} | _HEAD
         return [
             *found,
             Naming("the tutorial's", inner, TUTORIAL_BGR),
-            Naming("vgg16_feature_extractor", extractor, TUTORIAL_BGR),
-            Naming("the MindSpore model zoo's", zoo, TUTORIAL_BGR),
-            Naming("torchvision's", _renamed(ours, torch, _torch_leaf), IMAGENET_RGB),
+            _of_cells("vgg16_feature_extractor", ours, extractor, TUTORIAL_BGR),
+            _of_cells("the MindSpore model zoo's", ours, zoo, TUTORIAL_BGR),
+            _of_cells("torchvision's", ours, torch, IMAGENET_RGB, _torch_leaf),
         ]
     if hasattr(backbone, "mindcv_names"):
         mindcv = {f"backbone.{name}": plain for name, plain in backbone.mindcv_names.items()}
@@ -96,16 +99,23 @@ def _torch_leaf(leaf: str) -> str:
     return _TORCH.get(leaf, leaf)
 
 
-def _renamed(
-    names: Collection[str], cells: dict[str, str], leaf_name: Callable[[str], str] = str
-) -> dict[str, str]:
-    """From parameter name to parameter name, where the cell that holds it has a new name."""
-    split = {name: name.rpartition(".")[::2] for name in names}
-    return {
-        name: f"{cells[cell]}.{leaf_name(leaf)}"
-        for name, (cell, leaf) in split.items()
-        if cell in cells
-    }
+def _of_cells(
+    title: str,
+    ours: Collection[str],
+    cells: dict[str, str],
+    normalization: Normalization,
+    leaf_name: Callable[[str], str] = str,
+) -> Naming:
+    """The naming that gives new names to whole cells, and to the leaves in them."""
+    names, biases = {}, {}
+    for name in ours:
+        cell, _, leaf = name.rpartition(".")
+        if cell in cells:
+            names[name] = f"{cells[cell]}.{leaf_name(leaf)}"
+        block, _, place = cell.rpartition(".")
+        if leaf == "moving_mean" and (convolution := f"{block}.{int(place) - 1}") in cells:
+            biases[name] = f"{cells[convolution]}.bias"
+    return Naming(title, names, normalization, biases)
 
 
 def _torchvision_resnet(mindcv_name: str) -> str:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
-from src.models.namings import namings_of
+from src.models.namings import Naming, namings_of
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
 log = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 # Below this share of the backbone a file is taken for that of another network
@@ -40,7 +42,7 @@ class LoadReport:
     loaded: list[str]
     missing: list[str]
     left_over: list[str]
-    shape_mismatch: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    shape_mismatch: dict[str, tuple[Shape, Shape]]
     fraction: float
     normalization: Normalization | None
 
@@ -89,25 +91,14 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
     """
     stored = read_parameters(path)
     naming = max(namings_of(network), key=lambda each: each.count(stored))
-    values: dict[str, np.ndarray] = {}
-    missing: list[str] = []
-    mismatch: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    for name, parameter in network.parameters_dict().items():
-        value = stored.get(naming.names.get(name, ""))
-        if value is None:
-            missing.append(name)
-            continue
-        value = _convolutionalised(value, parameter.shape)
-        if value.shape == tuple(parameter.shape):
-            values[name] = value
-        else:
-            mismatch[name] = (value.shape, tuple(parameter.shape))
-    used = set(naming.names.values())
-    backbone = [name for name in network.parameters_dict() if name.startswith("backbone.")]
+    parameters = network.parameters_dict()
+    values, mismatch = _match(naming, stored, parameters)
+    used = {*naming.names.values(), *naming.biases.values()}
+    backbone = [name for name in parameters if name.startswith("backbone.")]
     report = LoadReport(
         naming=naming.title,
         loaded=list(values),
-        missing=missing,
+        missing=[name for name in parameters if name not in values and name not in mismatch],
         left_over=[n for n in stored if n not in used and not _is_training_state(n, stored)],
         shape_mismatch=mismatch,
         fraction=sum(name in values for name in backbone) / max(1, len(backbone)),
@@ -118,8 +109,7 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
     else:
         _require_same_kind(report, path, stored, backbone)
     for name, value in values.items():
-        parameter = network.parameters_dict()[name]
-        parameter.set_data(Tensor(value, parameter.dtype))
+        parameters[name].set_data(Tensor(value, parameters[name].dtype))
     _log(report, path, len(backbone))
     return report
 
@@ -153,7 +143,28 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _convolutionalised(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _match(
+    naming: Naming, stored: dict[str, np.ndarray], parameters: dict[str, Parameter]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[Shape, Shape]]]:
+    """The values that fit, by our names, and the shapes (file, network) of those that do not."""
+    values: dict[str, np.ndarray] = {}
+    mismatch: dict[str, tuple[Shape, Shape]] = {}
+    for name, theirs in naming.names.items():
+        if theirs in stored:
+            shape = tuple(parameters[name].shape)
+            value = _convolutionalised(stored[theirs], shape)
+            if value.shape == shape:
+                values[name] = value
+            else:
+                mismatch[name] = (value.shape, shape)
+    for name, bias in naming.biases.items():
+        mean = values.get(name, parameters[name].asnumpy())
+        if bias in stored and stored[bias].shape == mean.shape:
+            values[name] = mean - stored[bias]
+    return values, mismatch
+
+
+def _convolutionalised(value: np.ndarray, shape: Shape) -> np.ndarray:
     """A fully connected weight, out×(C·H·W), as that of the convolution out×C×H×W."""
     if value.ndim == 2 and len(shape) == 4 and value.size == np.prod(shape):
         return value.reshape(shape)
@@ -244,13 +255,15 @@ def _log(report: LoadReport, path: str | Path, backbone: int) -> None:
         f"{path}: {report.naming} names; {in_backbone} of {backbone} parameters of the backbone "
         f"loaded, {others} of the score and upscore layers"
     )
-    random = [name for name in report.missing if name.startswith("backbone.")]
-    start = [name for name in report.missing if not name.startswith("backbone.")]
-    if random:
-        log.warning(f"not in the file, so random: {_some(random)}")
-    if start:
-        log.info(f"not in the file, so new: {_some(start)}")
+    absent = [name for name in report.missing if name.startswith("backbone.")]
+    new = [name for name in report.missing if not name.startswith("backbone.")]
+    if absent:
+        log.warning(
+            f"part of the backbone is not in the file and starts untrained: {_some(absent)}"
+        )
+    if new:
+        log.info(f"new, not in the file: {_some(new)}")
     if report.shape_mismatch:
-        log.info(f"of another shape, so new: {_some(_shapes(report))}")
+        log.info(f"new, of another shape: {_some(_shapes(report))}")
     if report.left_over:
         log.info(f"in the file, but not used: {_some(report.left_over)}")

@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from tutorial import TutorialFCN8s, randomise
+from tutorial_network import TutorialFCN8s, randomise
 
 from src.models.fcn import FCN
 from src.models.mindcv_backbones import MindCVBackbone
@@ -125,12 +125,35 @@ def test_classifiers_with_counted_layers_load(
     report = load_weights(network, path)
     assert (report.naming, report.normalization) == (title, normalization)
     new = [
-        n for n in source if batch_norm and n.startswith(("backbone.conv6.1", "backbone.conv7.1"))
+        f"backbone.conv{block}.1.{leaf}"
+        for block in (6, 7)
+        for leaf in ("moving_variance", "gamma", "beta")
+        if batch_norm
     ]
-    assert [n for n in report.missing if n.startswith("backbone.")] == new
-    assert same(arrays(network), source, [name for name in source if name not in new])
-    dropped = ["classifier.0.bias", "classifier.3.bias"] if batch_norm else []
-    assert report.left_over == [*dropped, "classifier.6.weight"]
+    shifted = [f"backbone.conv{block}.1.moving_mean" for block in (6, 7)]
+    assert [name for name in report.missing if name.startswith("backbone.")] == new
+    assert same(arrays(network), source, [n for n in source if n not in [*new, *shifted]])
+    assert report.left_over == ["classifier.6.weight"]
+
+
+def test_bias_of_a_normalised_convolution_moves_into_the_mean(tmp_path):
+    """torchvision's VGGs with batch normalisation have biases, ours have none."""
+    source = backbone_of(tiny())
+    content = renamed(source, "features", FEATURES[11, True], TORCH_NORM)
+    content["features.0.bias"] = np.array([1, 2, 3], np.float32)
+    network = FCN(VGG(11, width=0.05, head_channels=320), 3)
+    report = load_weights(network, write(content, tmp_path / "vgg11_bn.ckpt"))
+    assert report.left_over == ["classifier.6.weight"]
+    mean = network.backbone.conv1[1].moving_mean.asnumpy()
+    assert np.allclose(mean, content["features.1.running_mean"] - [1, 2, 3])
+    # fc6 of the file has no normalisation: before training, ours has the file's function there
+    fc6 = nn.Conv2d(26, 16, 7, pad_mode="same", has_bias=True)
+    fc6.weight.set_data(Tensor(source["backbone.conv6.0.weight"]))
+    fc6.bias.set_data(Tensor(content["classifier.0.bias"]))
+    batch = Tensor(np.random.randn(1, 26, 3, 3).astype(np.float32))
+    expected = fc6(batch).asnumpy().clip(min=0)
+    ours = network.backbone.conv6.set_train(False)(batch).asnumpy()
+    assert np.abs(ours - expected).max() < 1e-4
 
 
 def test_feature_extractor_naming_loads(tmp_path):
@@ -309,9 +332,9 @@ def test_torch_files_load(tmp_path):
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "vgg11_bn.pth")
     report = load_weights(network, tmp_path / "vgg11_bn.pth")
     assert report.naming == "torchvision's"
-    assert len(report.loaded) == 8 * 5 + 2
+    assert len(report.loaded) == 8 * 5 + 2 * 2  # of fc6 and fc7 the weights and the biases
     assert "features.1.num_batches_tracked" not in report.left_over
-    assert same(arrays(network), source, report.loaded)
+    assert same(arrays(network), source, [n for n in report.loaded if "conv1" in n])
 
 
 def test_torch_file_without_torch_tells_what_to_install(tmp_path, monkeypatch):
@@ -351,6 +374,6 @@ def test_one_line_sums_up_what_was_loaded(tmp_path, caplog, monkeypatch):
         "1 of the score and upscore layers"
     )
     assert lines[1:] == [
-        "not in the file, so new: upscore2.weight, score_pool4.weight, upscore16.weight",
+        "new, not in the file: upscore2.weight, score_pool4.weight, upscore16.weight",
         "in the file, but not used: upscore32.weight",
     ]
