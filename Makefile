@@ -25,10 +25,14 @@ $(STAMP): pyproject.toml requirements.lock
 	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[test,lint]'
 	@touch $@
 
+DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
+
 demo: $(STAMP)  ## Train, evaluate and predict on the embedded dataset, under five minutes
-	$(RUN) src.train experiment=demo $(ARGS)
-	$(RUN) src.eval
-	$(RUN) src.predict input=data/shapes/JPEGImages limit=6
+	$(RUN) src.train experiment=demo output_dir=$(DEMO) $(ARGS)
+	$(RUN) src.eval ckpt_path=$(DEMO)/checkpoints/best.ckpt
+	$(RUN) src.predict ckpt_path=$(DEMO)/checkpoints/best.ckpt limit_samples=6 \
+		input='data/shapes/*_train480_*/JPEGImages/val_*' output=$(DEMO)/predictions
+	@echo "the run, its scores and pictures: $(DEMO)"
 
 train: $(STAMP)  ## Train; options in ARGS="model=fcn16s dataset=voc2012"
 	$(RUN) src.train $(ARGS)

@@ -1,7 +1,7 @@
 """Fully convolutional networks for semantic segmentation on MindSpore.
 
-Importing any module of this package settles the oneDNN environment first: MindSpore reads it once, when it is
-imported itself (see `src.utils.runtime`).
+Importing any module of this package settles the oneDNN environment first: MindSpore reads it
+once, when it is imported itself (see `src.utils.runtime`).
 """
 
 from src.utils.runtime import limit_onednn_isa

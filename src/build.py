@@ -67,6 +67,8 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
 
 def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network of `ckpt_path`, whose parameters must all fit."""
+    if cfg.model.backbone.get("pretrained"):
+        cfg.model.backbone.pretrained = False  # nothing to download: the checkpoint has it all
     net = _untrained(cfg, data)
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
@@ -130,12 +132,15 @@ def evaluator(
     split = split or data.val_split
     metric = ConfusionMatrix(data.num_classes, data.ignore_index)
     samples = data.eval_samples(split)
-    return Evaluator(segmenter(cfg, net, data), samples, metric, data.class_names, split)
+    return Evaluator(
+        segmenter(cfg, net, data), samples, metric, data.class_names, split, data.palette
+    )
 
 
-def trainer(cfg: DictConfig) -> Trainer:
-    """The trainer with its callbacks and loggers."""
-    logger_values = {"wandb": {"run_config": OmegaConf.to_container(cfg, resolve=True)}}
+def trainer(cfg: DictConfig, wandb_id: str | None = None) -> Trainer:
+    """The trainer with its callbacks and loggers; `wandb_id` is of the run that goes on."""
+    run_config = OmegaConf.to_container(cfg, resolve=True)
+    logger_values = {"wandb": {"run_config": run_config, "resume_id": wandb_id}}
     return instantiate(
         cfg.trainer,
         output_dir=cfg.output_dir,
@@ -149,9 +154,13 @@ def trainer(cfg: DictConfig) -> Trainer:
 
 
 def _nodes(group: DictConfig, values: dict[str, dict] | None = None) -> list[Any]:
-    """The objects of a group of named nodes, in their order; null drops one."""
+    """The objects of a group of named nodes, in their order; null drops one.
+
+    `values` are passed as they are: a config among them is not instantiated.
+    """
+    values = values or {}
     return [
-        instantiate(node, **(values or {}).get(name, {}), _convert_="all")
+        instantiate(node, **values.get(name, {}), _convert_="all", _recursive_=name not in values)
         for name, node in group.items()
         if node is not None
     ]

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
 from types import FrameType
@@ -28,6 +29,7 @@ from rich.tree import Tree
 
 from src import config_check, run_config
 from src.engine.rundir import RESOLVED_CONFIG, RunDirectory
+from src.run_config import ResumedRun
 from src.utils.console import console, setup_logging
 from src.utils.errors import UserError
 from src.utils.files import write_text
@@ -47,7 +49,9 @@ class JobFailed(RuntimeError):
     """A job of a sweep failed; what there is to say has been said and written."""
 
 
-def command(name: str, from_checkpoint: bool = False) -> Callable[[Task], Callable[[], None]]:
+def command(
+    name: str, from_checkpoint: bool = False, resumable: bool = False
+) -> Callable[[Task], Callable[[], None]]:
     """Turns a task into an entry point with the primary config `conf/<name>.yaml`.
 
     The task receives the config and the run directory; what it returns goes to a sweeper. A
@@ -57,6 +61,7 @@ def command(name: str, from_checkpoint: bool = False) -> Callable[[Task], Callab
     Args:
         name: Of the command and its primary config.
         from_checkpoint: Dataset, model and device come from the run that `ckpt_path` lies in.
+        resumable: `resume=DIR` goes on with the run in DIR, by its config.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -67,8 +72,11 @@ def command(name: str, from_checkpoint: bool = False) -> Callable[[Task], Callab
             try:
                 if from_checkpoint:
                     sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:])
+                resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
+                if resumed is not None:
+                    sys.argv[1:] = resumed.arguments(sys.argv[1:])
                 entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
-                entry(lambda cfg: _run(name, task, cfg, from_checkpoint))()
+                entry(lambda cfg: _run(name, task, cfg, from_checkpoint, resumed))()
             except UserError as error:
                 _fail(str(error))
             except (HydraException, OmegaConfBaseException) as error:
@@ -90,15 +98,23 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
         return compose(name, overrides)
 
 
-def _run(name: str, task: Task, cfg: DictConfig, from_checkpoint: bool) -> float | None:
+def _run(
+    name: str, task: Task, cfg: DictConfig, from_checkpoint: bool, resumed: ResumedRun | None
+) -> float | None:
     """One job: claims its directory, checks its config, does its work, writes how it ended."""
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    run = RunDirectory(cfg.output_dir, name, cfg.task_name)
+    if resumed is not None:
+        resumed.apply(cfg)
+        config_check.check(cfg, compose(name))  # a mistake here leaves the run as it is
+    run = RunDirectory(cfg.output_dir, name, cfg.task_name, resumed=resumed is not None)
     setup_logging(run.path / f"{name}.log")
     try:
-        _save_hydra_files(cfg, run.path / ".hydra")
+        if resumed is not None:
+            resumed.save_overrides()
+        else:
+            _save_hydra_files(cfg, run.path / ".hydra")
         if from_checkpoint:
             run_config.apply_run(cfg, list(hydra_cfg.overrides.task))
         config_check.check(cfg, compose(name))
@@ -113,7 +129,8 @@ def _run(name: str, task: Task, cfg: DictConfig, from_checkpoint: bool) -> float
         cause = _user_error(error)
         reason = str(cause or f"{type(error).__name__}: {error}").strip()
         log.debug("the run failed", exc_info=True)  # to the log file alone
-        run.update(status="failed", reason=reason)
+        with suppress(UserError):  # a full disk may be the reason
+            run.update(status="failed", reason=reason)
         if cause is None:
             console.print_exception(max_frames=8)
         if sweep:

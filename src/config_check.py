@@ -81,6 +81,7 @@ class Rule:
 RULES: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),
     "split": Rule(str, nullable=True),
+    "limit_samples": Rule(int, low=1, nullable=True),
     "dataset.batch_size": Rule(int, low=1),
     "dataset.crop_size": Rule(int, low=32, pair=True, nullable=True),
     "dataset.scale_range": Rule(float, above=0, pair=True, nullable=True),
@@ -98,7 +99,7 @@ RULES: dict[str, Rule] = {
     "device.target": Rule(str, choices=("CPU", "GPU", "Ascend")),
     "device.id": Rule(int, low=0),
     "device.mode": Rule(str, choices=("graph", "pynative")),
-    "device.amp_level": Rule(str, choices=("O0", "O1", "O2", "O3", "auto")),
+    "device.amp_level": Rule(str, choices=("O0", "O2", "O3", "auto")),
     "device.jit_level": Rule(str, choices=("O0", "O1", "O2"), nullable=True),
     "device.sink_mode": Rule(bool),
     "device.deterministic": Rule(bool),
@@ -115,6 +116,12 @@ RULES: dict[str, Rule] = {
     "trainer.accumulate": Rule(int, low=1),
     "inference.overlap": Rule(float, low=0, high=0.95),
     "inference.flip": Rule(bool),
+    "format": Rule(str, choices=("mindir", "onnx", "safetensors")),
+    "dynamic": Rule(bool, nullable=True),
+    "size": Rule(int, low=1, pair=True, nullable=True),
+    "batch_size": Rule(int, low=1, nullable=True),
+    "normalize": Rule(bool),
+    "argmax": Rule(bool),
 }
 
 
@@ -135,7 +142,8 @@ def check(cfg: DictConfig, reference: DictConfig) -> None:
         if value is _ABSENT:
             continue
         if not rule.allows(value):
-            raise UserError(f"{key}={_show(value)}: expected {rule.describe()}")
+            hint = nearest(value, rule.choices) if isinstance(value, str) else ""
+            raise UserError(f"{key}={_show(value)}: expected {rule.describe()}{hint}")
         if rule.kind is float and isinstance(value, int):
             OmegaConf.update(cfg, key, float(value))  # MindSpore takes no whole number for one
 

@@ -4,12 +4,14 @@ from omegaconf import DictConfig
 
 from src.cli import command, save_resolved
 from src.engine.rundir import RunDirectory
+from src.utils.figures import weights_name
 
 
 @command("eval", from_checkpoint=True)
 def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
     """Evaluates at native resolution, prints the tables, writes `eval.json`; returns mIoU."""
     from src import build  # brings MindSpore
+    from src.engine.callbacks.figures import evaluation_figures
     from src.engine.trainer import Trainer
 
     build.setup(cfg)
@@ -19,8 +21,10 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
     run.update(device=cfg.device.target)
 
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
-    evaluation = trainer.evaluate(build.evaluator(cfg, network, data, cfg.split))
+    evaluator = build.evaluator(cfg, network, data, cfg.split)
+    evaluation = trainer.evaluate(evaluator)
     evaluation.save(run.path / "eval.json")
+    evaluation_figures(evaluator, evaluation, run.path / "figures", weights_name(cfg.ckpt_path))
     evaluation.show(f"split {evaluation.protocol['split']}, percent")
     return evaluation.scores["miou"]
 

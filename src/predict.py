@@ -21,7 +21,7 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
 
     build.setup(cfg)
     data = build.datamodule(cfg)
-    images = find_images(cfg.input)
+    images = find_images(cfg.input)[: cfg.limit_samples]
     network = build.trained_network(cfg, data)
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target)

@@ -1,16 +1,19 @@
-"""The config of the run that a checkpoint comes from, for eval, predict and export.
+"""The config of a run that is there: a checkpoint's for eval, predict and export, or one to resume.
 
 Value overrides apply on top of it; a group override replaces that group.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, run_directory_of
+from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, read_summary, run_directory_of
 from src.utils.errors import UserError
+from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +31,9 @@ def with_choices_of_run(arguments: list[str]) -> list[str]:
         UserError: No checkpoint is given and there is no completed run; or the checkpoint stands
             alone and model or dataset are not given.
     """
-    if any(
-        a in ("--help", "-h", "--hydra-help", "--info", "--shell-completion") or a.startswith("-sc")
-        for a in arguments
-    ):
+    if _only_shows(arguments):
         return arguments
-    given = dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+    given = _given(arguments)
     if given.get("ckpt_path", "null") == "null":
         directory = given.get("paths.experiments_dir", DEFAULT_EXPERIMENTS_DIR)
         given["ckpt_path"] = str(newest_checkpoint(directory))
@@ -83,3 +83,162 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
             if group in GROUPS and "." in override.key_or_group and not override.is_delete():
                 OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
     log.info("config of the run %s", run)
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """A training run that `resume=DIR` goes on with, and what this command line changes in it."""
+
+    path: Path
+    overrides: list[str]
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> "ResumedRun | None":
+        """The run that a command line names; None if it names none.
+
+        Raises:
+            UserError: There is no run, nothing is left of it to do, or it cannot be gone on with.
+        """
+        named = _given(arguments).get("resume", "null")
+        if named == "null" or _only_shows(arguments):
+            return None
+        if "-m" in arguments or "--multirun" in arguments:
+            raise UserError(f"resume={named}: goes on with one run; leave out -m")
+        overrides = [a for a in arguments if not a.startswith(("-", "resume="))]
+        run = cls(Path(named.strip("'\"")), overrides)
+        run._refuse_what_cannot_go_on()
+        return run
+
+    def arguments(self, arguments: list[str]) -> list[str]:
+        """The command line, completed by the overrides the run was started and resumed with."""
+        anew = {"output_dir", "resume", *map(_key, self.overrides)}
+        replaced = {_group(o) for o in self.overrides if _key(o) in self._choices()}
+        earlier = [
+            override
+            for file in self._override_files()
+            for override in OmegaConf.load(file)
+            if _key(override) not in anew
+            and _key(override).partition(".")[0] not in replaced
+            and _group(override) not in replaced
+        ]
+        return [*earlier, *arguments, f"output_dir='{self.path}'"]
+
+    def apply(self, cfg: DictConfig) -> None:
+        """Puts the run's resolved values under the overrides of this command line."""
+        if not (self.path / RESOLVED_CONFIG).exists():
+            return  # killed before it was written: what was composed is what there is
+        resolved = OmegaConf.to_container(OmegaConf.load(self.path / RESOLVED_CONFIG))
+        old, new = resolved["output_dir"], cfg.output_dir
+        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        choices = self._choices()
+        replaced = {
+            _group(o.input_line)
+            for o in parsed
+            if o.key_or_group in choices and o.value() != choices[o.key_or_group]
+        }
+        with open_dict(cfg):
+            for key, value in resolved.items():
+                if key not in replaced and key not in ("output_dir", "resume"):
+                    cfg[key] = _moved(value, old, new)
+            for override in parsed:
+                key = override.key_or_group
+                if key in choices or key == "output_dir":
+                    continue
+                if override.is_delete():
+                    parent, _, name = key.rpartition(".")
+                    OmegaConf.select(cfg, parent).pop(name, None)
+                else:
+                    OmegaConf.update(cfg, key, override.value(), force_add=True)
+
+    def save_overrides(self) -> None:
+        """Writes this command line's overrides beside those of the start."""
+        number = len(self._override_files())
+        path = self.path / ".hydra" / f"overrides.resume-{number}.yaml"
+        write_text(path, OmegaConf.to_yaml(self.overrides))
+
+    def _override_files(self) -> list[Path]:
+        directory = self.path / ".hydra"
+        resumes = len(list(directory.glob("overrides.resume-*.yaml")))
+        names = ["overrides.yaml", *(f"overrides.resume-{i + 1}.yaml" for i in range(resumes))]
+        return [directory / name for name in names]
+
+    def _choices(self) -> dict[str, str]:
+        return OmegaConf.load(self.path / ".hydra" / "hydra.yaml").hydra.runtime.choices
+
+    def _refuse_what_cannot_go_on(self) -> None:
+        named = f"resume={self.path}"
+        summary = read_summary(self.path)
+        if not (self.path / ".hydra" / "overrides.yaml").exists():
+            raise UserError(
+                f"{named}: no run to go on with (no .hydra/overrides.yaml); give the directory of "
+                "a training run, as experiments/train/runs/TIME"
+            )
+        if summary.get("command", "train") != "train":
+            raise UserError(f"{named}: is of the command {summary['command']}; only train resumes")
+        for override in self.overrides:
+            if _key(override) in ("experiment", "debug"):
+                raise UserError(
+                    f"{named} {override}: a recipe cannot be laid over a run; give its keys"
+                )
+            if _key(override) == "output_dir" and Path(_value(override)) != self.path:
+                raise UserError(f"{named} {override}: a run goes on in its own directory")
+        self._refuse_if_nothing_is_left(summary)
+        checkpoints = self.path / "checkpoints"
+        if (checkpoints / "last.ckpt").exists() and not list(checkpoints.glob("last_state*.npz")):
+            raise UserError(
+                f"{named}: holds weights but no state to go on from (checkpoints/last_state.npz); "
+                f"start a new run with model.weights={checkpoints / 'last.ckpt'}"
+            )
+
+    def _refuse_if_nothing_is_left(self, summary: dict[str, Any]) -> None:
+        if summary.get("status") != "completed":
+            return
+        done, reason = (summary["last"] or {}).get("epoch", 0), summary["reason"]
+        given = {_key(override): _value(override) for override in self.overrides}
+        planned = given.get("trainer.max_epochs")
+        if planned is None:
+            planned = OmegaConf.load(self.path / RESOLVED_CONFIG).trainer.max_epochs
+        loosened = any(key.startswith(("callbacks", "~callbacks")) for key in given)
+        if str(planned).isdigit() and int(planned) <= done:
+            raise UserError(
+                f"resume={self.path}: all {done} epochs are done, nothing is left to do; "
+                f"trainer.max_epochs=N with N above {done} goes on"
+            )
+        if reason and not loosened:
+            raise UserError(
+                f"resume={self.path}: stopped early ({reason}), nothing is left to do; "
+                "a larger callbacks.early_stopping.patience goes on"
+            )
+
+
+def _only_shows(arguments: list[str]) -> bool:
+    shows = ("--help", "-h", "--hydra-help", "--info", "--shell-completion")
+    return any(a in shows or a.startswith("-sc") for a in arguments)
+
+
+def _given(arguments: list[str]) -> dict[str, str]:
+    return dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _value(override: str) -> str:
+    return override.partition("=")[2].strip("'\"")
+
+
+def _group(override: str) -> str:
+    """The first part of the key of a group override: `model` of `model/backbone=vgg16`."""
+    return _key(override).partition("/")[0]
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """A config value in which paths below the run's old directory are below its new one."""
+    if isinstance(value, dict):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+        return new + value[len(old) :]
+    return value

@@ -6,7 +6,7 @@ from src.cli import command, save_resolved
 from src.engine.rundir import RunDirectory
 
 
-@command("train")
+@command("train", resumable=True)
 def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     """Prepares the data if needed, trains, validates, keeps best and last weights.
 
@@ -17,19 +17,23 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     build.setup(cfg)
     data = build.datamodule(cfg)
     network = build.network(cfg, data)
-    trainer = build.trainer(cfg)
+    trainer = build.trainer(cfg, run.wandb_id)
     save_resolved(cfg, run, show=cfg.print_config)
-    run.update(device=cfg.device.target)
+    run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
 
     batches = data.train_batches(accumulate=trainer.accumulate)
     schedule = build.schedule(cfg, trainer, batches)
     optimizer = build.optimizer(cfg, network, schedule)
     evaluator = build.evaluator(cfg, network, data)
-    state = trainer.fit(network, build.loss(cfg), optimizer, batches, evaluator, schedule.value)
+    loss, rates = build.loss(cfg), schedule.value
+    try:
+        state = trainer.fit(network, loss, optimizer, batches, evaluator, rates, run.resumed)
+    finally:
+        run.update(**trainer.state.summary())  # of an interrupted run, too
 
     if state.best_evaluation is not None:
         state.best_evaluation.show(f"best: epoch {state.best['epoch']}, percent")
-    run.update(best=state.best, last={"epoch": state.epoch, "step": state.step, **state.metrics})
+    run.update(reason=state.stop_reason)
     return state.best.get(trainer.monitor)
 
 

@@ -15,7 +15,13 @@ import numpy as np
 from src.data.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.mindrecord import MindRecordFile
 from src.data.sources import Source
-from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
+from src.data.transforms import (
+    Augmentation,
+    Region,
+    TrainTransform,
+    decode_image,
+    decode_label,
+)
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB
 from src.utils.visualize import voc_palette
@@ -85,10 +91,23 @@ class TrainSamples:
         return self._size
 
     def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        _, *pair, rng = self._read(key)
+        return self._transform(*pair, rng)
+
+    def keys(self, epoch: int) -> list[int]:
+        """The keys of an epoch, from 1, in the order of training."""
+        return list(EpochSampler(self._size, self._seed, epoch))
+
+    def window(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
+        """Name, window, label and padding behind a key: the pair before it is normalised."""
+        name, *pair, rng = self._read(key)
+        return name, *self._transform.window(*pair, rng)
+
+    def _read(self, key: int) -> tuple[str, np.ndarray, np.ndarray, np.random.Generator]:
         epoch, index = divmod(int(key), self._size)
-        _, image, label = self._record[index]
+        name, image, label = self._record[index]
         rng = np.random.default_rng((self._seed, epoch, index))
-        return self._transform(decode_image(image), decode_label(label), rng)
+        return name, decode_image(image), decode_label(label), rng
 
 
 class SegDataModule:

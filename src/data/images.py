@@ -1,5 +1,6 @@
 """Images to predict on: files and folders outside of any dataset."""
 
+import glob
 import io
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from src.utils.errors import UserError
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The image at `path`, or those directly in the folder `path`, sorted by name.
+    """The image at `path`, those directly in the folder `path`, or those a pattern matches.
+
+    Sorted by name; a pattern has `*` or `?` in it, as `photos/*/street_*.jpg`.
 
     Raises:
         UserError: Nothing there, no image in the folder, or two images of one stem, whose
@@ -21,11 +24,13 @@ def find_images(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_file():
         return [path]
-    if not path.is_dir():
-        raise UserError(
-            f"input={path}: no such file or folder; give an image or a folder of images"
-        )
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if path.is_dir():
+        candidates = list(path.iterdir())
+    else:
+        candidates = [Path(name) for name in glob.glob(str(path))]
+        if not candidates:
+            raise UserError(f"input={path}: no such file; give an image, a folder or a pattern")
+    found = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise UserError(f"input={path}: holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
     stems: dict[str, Path] = {}

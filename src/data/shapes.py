@@ -1,7 +1,7 @@
 """`shapes`, the dataset that needs no download: scenes of six shapes, written as a VOC folder.
 
-Shape is the only cue: ground and objects of all classes draw material, colour and lighting from the
-same distributions.
+Shape is the only cue to the class: ground and objects of all classes draw material and colour from
+the same distributions. Objects are solid bodies lit from above on a ground slightly out of focus.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from src.data.materials import Size, material, noise, random_color, turn
 from src.data.sources import FolderSource
 from src.utils.console import progress
 from src.utils.errors import UserError
@@ -28,12 +29,9 @@ CLASS_NAMES = ("background", "disc", "box", "triangle", "star", "ring", "cross")
 VERSION = 1  # part of the folder's name: raise it with any change to the pictures
 _SPLITS = {"train": 0, "val": 1}
 _VOID = 255
-_MIN_RADIUS, _MAX_RADIUS = 16, 60  # pixels; the area is about 2.2 r² for every class
-_MIN_VISIBLE = 0.6  # of each object, after occlusion and the image border
+_MIN_RADIUS, _MAX_RADIUS = 16, 32  # pixels; the area is about 2.2 r² for every class
+_MIN_VISIBLE = 0.7  # of each object, after occlusion and the image border
 _MANIFEST = "shapes.json"
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 class ShapesSource(FolderSource):
@@ -151,50 +149,51 @@ def draw_scene(
         owner[mask > 0] = number
     square = np.ones((3, 3), np.uint8)
     label[cv2.dilate(owner, square) != cv2.erode(owner, square)] = _VOID
-    masks = [mask for _, mask in objects]
-    return _paint(np.random.default_rng((*key, 1)), label.shape, masks), label
+    return _paint(np.random.default_rng((*key, 1)), size, objects), label
 
 
-def _place(rng: np.random.Generator, size: Size) -> list[tuple[int, np.ndarray]]:
-    """Chooses 3 to 7 objects from the back to the front: (class id, H×W uint8 mask of 0 and 1)."""
-    pad = 2 * _MAX_RADIUS  # outlines that leave the image count in full when its share is measured
+Object = tuple[int, np.ndarray]
+"""Class id, and H×W uint8 mask of 0 and 1 without regard to what lies above."""
+
+
+def _place(rng: np.random.Generator, size: Size) -> list[Object]:
+    """Chooses up to 7 to 12 objects, from the back to the front."""
+    pad = 2 * _MAX_RADIUS  # outlines that leave the image count in full when their share is taken
     inside = np.s_[pad : pad + size[0], pad : pad + size[1]]
-    count = int(rng.integers(3, 8))
+    count = int(rng.integers(7, 13))
     class_ids = 1 + np.concatenate([rng.permutation(6), rng.permutation(6)])[:count]
-    placed: list[tuple[int, np.ndarray]] = []
-    shares: list[np.ndarray] = []  # visible pixels of each placed object
+    placed: list[Object] = []
+    shares: list[np.ndarray] = []  # what is visible of each placed object
     areas: list[int] = []
     for class_id in class_ids.tolist():
-        for _ in range(12):
+        for _ in range(10):
             radius = _MIN_RADIUS * (_MAX_RADIUS / _MIN_RADIUS) ** rng.random()
             center = pad + rng.random(2) * size[::-1]
-            contours = [center + radius * c for c in _contours(class_id, rng)]
+            outlines = [center + radius * c for c in _contours(CLASS_NAMES[class_id], rng)]
             canvas = np.zeros([side + 2 * pad for side in size], np.uint8)
-            fixed = [np.rint(16 * c).astype(np.int32) for c in contours]
+            fixed = [np.rint(16 * outline).astype(np.int32) for outline in outlines]
             cv2.fillPoly(canvas, fixed, 1, shift=4)  # even-odd: a second contour is a hole
             mask = np.ascontiguousarray(canvas[inside])
             left = [share & ~mask for share in shares] + [mask]
-            full = _MIN_VISIBLE * np.array([*areas, cv2.countNonZero(canvas)])
-            if (np.count_nonzero(left, axis=(1, 2)) >= full).all():
+            full = np.array([*areas, cv2.countNonZero(canvas)])
+            if (np.count_nonzero(left, axis=(1, 2)) >= _MIN_VISIBLE * full).all():
                 placed.append((class_id, mask))
-                shares = left
-                areas.append(cv2.countNonZero(canvas))
+                shares, areas = left, full.tolist()
                 break
     return placed
 
 
-def _contours(class_id: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _contours(name: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Outline and hole of a shape of radius about 1, K×2 each; turned and squeezed at random."""
 
-    def circle(points: int, radius: float | np.ndarray) -> np.ndarray:
-        angles = np.arange(points) * (2 * np.pi / points)
+    def circle(points: int, radius: float | np.ndarray, start: float = -0.25) -> np.ndarray:
+        angles = (np.arange(points) / points + start) * 2 * np.pi
         return np.stack([np.cos(angles), np.sin(angles)], 1) * np.reshape(radius, (-1, 1))
 
-    name = CLASS_NAMES[class_id]
     if name == "disc":
         contours = [circle(64, 0.85)]
     elif name == "box":
-        contours = [circle(4, 1.05)]
+        contours = [circle(4, 1.05, start=0.125)]
     elif name == "triangle":
         contours = [circle(3, 1.25)]
     elif name == "star":
@@ -204,53 +203,46 @@ def _contours(class_id: int, rng: np.random.Generator) -> list[np.ndarray]:
     else:
         arm, half = 1.1, rng.uniform(0.28, 0.36)
         corner = np.array([[arm, -half], [arm, half], [half, half]])
-        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-        contours = [np.concatenate([corner @ turn.T for turn in turns])]
-    first, second = rng.uniform(0, 2 * np.pi, 2)
-    squeeze = np.diag([rng.uniform(1.0, 1.15), rng.uniform(0.8, 1.0)])
-    matrix = _turn(first) @ squeeze @ _turn(second)
-    return [contour @ matrix.T for contour in contours]
+        contours = [np.concatenate([corner @ turn(k * np.pi / 2) for k in (0, 3, 2, 1)])]
+    first, second = rng.uniform(-0.25, 0.25, 2)  # together up to 29 degrees
+    squeeze = np.diag([rng.uniform(1.0, 1.1), rng.uniform(0.9, 1.0)])
+    return [contour @ turn(first) @ squeeze @ turn(second) for contour in contours]
 
 
-def _turn(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _paint(rng: np.random.Generator, size: Size, masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Renders the masks from back to front over a textured ground; H×W×3 uint8 RGB."""
+def _paint(rng: np.random.Generator, size: Size, objects: Sequence[Object]) -> np.ndarray:
+    """Renders the objects over a textured ground; H×W×3 uint8 RGB."""
     rows, columns = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    light = np.array([np.cos(angle), np.sin(angle)])  # x, y: where it shines to
-    canvas = _material(rng, size, _color(rng))
-    if rng.random() < 0.5:  # a table before a wall, or two lawns
+    angle = np.pi / 2 + rng.uniform(-0.8, 0.8)
+    light = np.array([np.cos(angle), np.sin(angle)])  # x, y: where it shines to, from above
+    canvas = material(rng, size, random_color(rng))
+    if rng.random() < 0.3:  # a table before a wall, or two lawns
         direction = rng.uniform(0, 2 * np.pi)
         side = columns * np.cos(direction) + rows * np.sin(direction) - rng.uniform(-0.5, 0.5)
         share = np.clip(side * 40, 0, 1)[..., None]
-        canvas += share * (_material(rng, size, _color(rng)) - canvas)
-    for mask in masks:
-        _lay(rng, canvas, mask, light)
-    if rng.random() < 0.4:  # the shadow of something outside the picture
-        edge = np.clip(_noise(rng, size, rng.uniform(60, 120), 2) * 2, 0, 1)
+        canvas += share * (material(rng, size, random_color(rng)) - canvas)
+    canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(1.8, 3.2))  # depth of field
+    for class_id, mask in objects:
+        _lay(rng, canvas, CLASS_NAMES[class_id], mask, light)
+    if rng.random() < 0.3:  # the shadow of something outside the picture
+        edge = np.clip(noise(rng, size, rng.uniform(60, 120), 2) * 2, 0, 1)
         canvas *= (1 - rng.uniform(0.2, 0.45) * cv2.GaussianBlur(edge, (0, 0), 3))[..., None]
-    slope = rng.uniform(0.05, 0.3)
-    lamp = 1 - slope * (columns * light[0] + rows * light[1])
-    vignette = 1 - rng.uniform(0.05, 0.25) * (columns**2 + rows**2) / 2
-    balance = rng.uniform(0.92, 1.08, 3).astype(np.float32)
-    canvas *= (lamp * vignette)[..., None].astype(np.float32) * balance * rng.uniform(0.85, 1.15)
+    lamp = 1 - rng.uniform(0.05, 0.3) * (columns * light[0] + rows * light[1])
+    lamp *= 1 - rng.uniform(0.05, 0.25) * (columns**2 + rows**2) / 2  # vignette
+    balance = rng.uniform(0.85, 1.15) * rng.uniform(0.92, 1.08, 3)
+    canvas *= lamp[..., None] * balance.astype(np.float32)
     canvas = cv2.GaussianBlur(np.clip(canvas, 0, 1), (0, 0), rng.uniform(0.4, 0.8))
     grain = rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0.01, 0.035)
     canvas += grain * np.sqrt(canvas + 0.1)
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _lay(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, light: np.ndarray) -> None:
+def _lay(
+    rng: np.random.Generator, canvas: np.ndarray, name: str, mask: np.ndarray, light: np.ndarray
+) -> None:
     """Puts one object on the canvas: its shadow on what lies below, then its lit material."""
-    left, top, box_width, box_height = cv2.boundingRect(mask)
+    x, y, width, height = cv2.boundingRect(mask)
     margin = 20  # as far as the longest shadow goes
-    box = np.s_[
-        max(top - margin, 0) : top + box_height + margin,
-        max(left - margin, 0) : left + box_width + margin,
-    ]
+    box = np.s_[max(y - margin, 0) : y + height + margin, max(x - margin, 0) : x + width + margin]
     canvas, mask = canvas[box], mask[box]
     cover = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)
     reach = light * rng.uniform(2, 7)
@@ -258,62 +250,18 @@ def _lay(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, light: 
     shadow = cv2.warpAffine(mask.astype(np.float32), shift, mask.shape[::-1])
     shadow = cv2.GaussianBlur(shadow, (0, 0), rng.uniform(1.5, 4))
     below = canvas[mask > 0].mean(0)
-    for _ in range(8):  # an object as its ground could not be seen by anyone
-        color = _color(rng)
+    for _ in range(8):  # an object of its ground's colour could not be seen by anyone
+        color = random_color(rng)
         if np.abs(color - below).sum() > 0.5:
             break
-    depth = cv2.distanceTransform(np.pad(mask, 1, "edge"), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    bevel = rng.uniform(2, 8)
-    height = cv2.GaussianBlur(np.sqrt(np.minimum(depth / bevel, 1)), (0, 0), 1.0)
-    facing = cv2.Sobel(height, cv2.CV_32F, 1, 0) * light[0]
-    facing += cv2.Sobel(height, cv2.CV_32F, 0, 1) * light[1]
-    lit = 1 + rng.uniform(0.1, 0.3) * np.clip(facing, -1, 1)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    if name in ("disc", "ring"):  # ball and torus
+        relief = np.sqrt(depth * (2 * depth.max() - depth))
+    else:  # facets; box and cross have a flat top
+        relief = np.minimum(depth, depth.max() * {"box": 0.55, "cross": 0.45}.get(name, 1.0))
+    relief = cv2.GaussianBlur(relief, (0, 0), 1.0)
+    slopes = [cv2.Sobel(relief, cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1))]
+    lit = 1 + rng.uniform(0.3, 0.65) * np.clip(slopes[0] * light[0] + slopes[1] * light[1], -1, 1)
     canvas *= (1 - rng.uniform(0.3, 0.6) * shadow)[..., None]
-    texture = _material(rng, mask.shape, color) * lit[..., None]
+    texture = material(rng, mask.shape, color) * lit[..., None]
     canvas += cover[..., None] * (texture - canvas)
-
-
-def _color(rng: np.random.Generator) -> np.ndarray:
-    """One RGB colour in 0..1, the same distribution for ground and objects."""
-    hue, saturation, value = rng.uniform([0, 0.2, 0.25], [360, 0.8, 0.95])
-    saturation *= saturation  # strong colours are rare in photographs
-    return cv2.cvtColor(np.float32([[[hue, saturation, value]]]), cv2.COLOR_HSV2RGB)[0, 0]
-
-
-def _material(rng: np.random.Generator, size: Size, color: np.ndarray) -> np.ndarray:
-    """A textured surface around `color`; H×W×3 float32."""
-    kind = rng.integers(5)
-    rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    along = columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
-    across = rows * np.float32(np.cos(angle)) - columns * np.float32(np.sin(angle))
-    clouds = _noise(rng, size, rng.uniform(20, 60), 4)
-    if kind == 0:  # clouds, plaster
-        pattern = clouds
-    elif kind == 1:  # wood
-        pattern = 0.6 * np.sin(along / rng.uniform(1.5, 4) + 6 * clouds) + 0.5 * clouds
-    elif kind == 2:  # grass, fur
-        blades = rng.standard_normal(size, np.float32)
-        kernel = np.zeros((11, 11), np.float32)
-        tip = np.rint(5 * np.array([np.cos(angle), np.sin(angle)])).astype(int)
-        cv2.line(kernel, (5 - tip).tolist(), (5 + tip).tolist(), 1.0)
-        pattern = cv2.filter2D(blades, -1, kernel / np.sqrt(kernel.sum())) + 0.5 * clouds
-    elif kind == 3:  # granite, sand
-        pattern = _noise(rng, size, rng.uniform(2, 5), 2) + 0.5 * clouds
-    else:  # cloth
-        pitch = rng.uniform(1.2, 3)
-        pattern = np.sin(along / pitch) * np.sin(across / pitch) + 0.6 * clouds
-    strength = rng.uniform(0.03, 0.12)
-    tint = color * rng.uniform(0.6, 1.4, 3)  # the colour between grains
-    surface = color + strength * np.clip(pattern, -2, 2)[..., None] * (0.5 + tint)
-    return surface.astype(np.float32)
-
-
-def _noise(rng: np.random.Generator, size: Size, cell: float, octaves: int) -> np.ndarray:
-    """Value noise of about unit variance whose coarsest octave has cells of `cell` pixels."""
-    total = np.zeros(size, np.float32)
-    for octave in range(octaves):
-        step = max(cell / 2**octave, 1)
-        grid = rng.standard_normal([int(side / step) + 3 for side in size], np.float32)
-        total += cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC) / 2**octave
-    return total

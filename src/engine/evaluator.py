@@ -1,5 +1,6 @@
 """Evaluation at native resolution: one confusion matrix over a whole split."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,16 @@ import numpy as np
 from src.engine.inference import Segmenter
 from src.utils.console import class_table, console, scores_table
 from src.utils.files import write_json
+from src.utils.visualize import voc_palette
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of one image, over the classes in it; NaN if all its pixels are ignored."""
+
+    name: str
+    pixel_acc: float
+    miou: float
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,7 @@ class Evaluation:
     per_class: dict[str, dict[str, float]]
     matrix: np.ndarray  # C×C int64, rows targets
     protocol: dict[str, Any]
+    images: tuple[ImageScores, ...] = ()  # in the order of the samples
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `eval.json`."""
@@ -51,6 +63,7 @@ class Evaluator:
         metric: A confusion matrix, see `src.metrics.ConfusionMatrix`.
         class_names: For the per-class table.
         split: Name of the split, for the protocol.
+        palette: C×3 uint8 RGB, for pictures; None is VOC's.
     """
 
     def __init__(
@@ -60,19 +73,26 @@ class Evaluator:
         metric: Any,
         class_names: Sequence[str],
         split: str,
+        palette: np.ndarray | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.samples = samples
         self.metric = metric
         self.class_names = class_names
         self.split = split
+        self.palette = voc_palette(len(class_names)) if palette is None else palette
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates the first `count` samples; `on_sample` is called after each."""
         self.metric.clear()
         started = time.perf_counter()
+        one, images = copy.copy(self.metric), []
         for sample in _read_ahead(self.samples, count):
-            self.metric.update(sample.label, self.segmenter.predict(sample.image))
+            one.clear()
+            one.update(sample.label, self.segmenter.predict(sample.image))
+            self.metric.merge(one.matrix)
+            scores = one.scores()
+            images.append(ImageScores(sample.name, scores["pixel_acc"], scores["miou"]))
             on_sample()
         protocol = {
             "split": self.split,
@@ -86,6 +106,7 @@ class Evaluator:
             self.metric.per_class(self.class_names),
             self.metric.matrix.copy(),
             protocol,
+            tuple(images),
         )
 
 

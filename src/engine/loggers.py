@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from src.utils.errors import UserError
 from src.utils.files import write_text
+from src.utils.sheets import Case
 
 log = logging.getLogger(__name__)
+
+_FIRST_COLUMNS = ("epoch", "step")
 
 
 class Logger(Protocol):
@@ -18,6 +22,21 @@ class Logger(Protocol):
 
     def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         """Takes the scalars of one step (from 1) of one epoch (from 1)."""
+
+    def log_images(self, paths: Sequence[Path]) -> None:
+        """Takes the finished figures of a run, PNG files."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Takes a table: texts and numbers, NaN where a number is not defined."""
+
+    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
+        """Takes images with their labels and predictions."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs, as JSON can hold it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Forgets what was logged after `state_dict` gave this; an empty one is the beginning."""
 
     def close(self) -> None:
         """Writes out what is pending; called at a run's end, whatever ended it."""
@@ -31,7 +50,8 @@ class CsvLogger:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.path = Path(output_dir) / "metrics.csv"
-        self._columns = ["epoch", "step"]
+        self._columns = list(_FIRST_COLUMNS)
+        self._count = len(self._rows())
         if self.path.exists():
             with open(self.path, encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file), self._columns)
@@ -42,8 +62,31 @@ class CsvLogger:
         if new or not self.path.exists():
             self._columns += new
             write_text(self.path, self._table(self._rows()))
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        except OSError as error:
+            raise UserError(f"{self.path}: could not be written ({error.strerror})") from error
+        self._count += 1
+
+    def log_images(self, paths: Sequence[Path]) -> None:
+        """They lie in the run directory already, as what tables and masks come from does."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """See `log_images`."""
+
+    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
+        """See `log_images`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"columns": list(self._columns), "rows": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        kept = self._rows()[: state.get("rows", 0)]
+        self._count = len(kept)
+        self._columns = list(state.get("columns", _FIRST_COLUMNS))
+        if self.path.exists():
+            write_text(self.path, self._table(kept))
 
     def close(self) -> None:
         """Nothing is pending: rows are written as they come."""
@@ -56,7 +99,7 @@ class CsvLogger:
 
     def _table(self, rows: Sequence[dict[str, Any]]) -> str:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
@@ -73,6 +116,7 @@ class WandbLogger:
         project, group, name, tags, entity: As in `wandb.init`.
         mode: "online", "offline" or "disabled".
         run_config: The resolved config of the run.
+        resume_id: The id of the W&B run that a resumed run goes on with; None makes a new one.
         timeout: Seconds to wait for the server.
     """
 
@@ -86,6 +130,7 @@ class WandbLogger:
         name: str | None = None,
         tags: Sequence[str] = (),
         run_config: dict[str, Any] | None = None,
+        resume_id: str | None = None,
         timeout: float = 20,
     ) -> None:
         self._run = None
@@ -100,6 +145,8 @@ class WandbLogger:
                 name=name,
                 tags=list(tags),
                 mode=os.environ.get("WANDB_MODE", mode),
+                id=resume_id,
+                resume="allow" if resume_id else None,
                 config={**(run_config or {}), "run_directory": str(output_dir)},
                 settings=wandb.Settings(init_timeout=timeout, silent=True),
             )
@@ -119,6 +166,43 @@ class WandbLogger:
     def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
         if self._run is not None:
             self._run.log({"epoch": epoch, **metrics}, step=step)
+
+    def log_images(self, paths: Sequence[Path]) -> None:
+        if self._run is not None:
+            import wandb
+
+            images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in paths}
+            self._run.log(images, commit=False)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self._run is not None:
+            import wandb
+
+            # NaN, the one value unequal to itself, is no JSON
+            data = [[cell if cell == cell else None for cell in row] for row in rows]
+            table = wandb.Table(list(columns), data)
+            self._run.log({name: table}, commit=False)
+
+    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
+        if self._run is None:
+            return
+        import wandb
+
+        labels = dict(enumerate(class_names))
+        images = {}  # a key each: W&B wants one size in a list
+        for number, case in enumerate(cases, 1):
+            masks = {
+                "prediction": {"mask_data": case.pred, "class_labels": labels},
+                "label": {"mask_data": case.label, "class_labels": {255: "ignored", **labels}},
+            }
+            images[f"{name}/{number}"] = wandb.Image(case.image, masks=masks, caption=case.name)
+        self._run.log(images, commit=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """W&B keeps its own rows: the repeated steps give the same values, and it drops them."""
 
     def close(self) -> None:
         if self._run is not None:

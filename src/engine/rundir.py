@@ -1,38 +1,60 @@
 """A run's directory: made once, never shared, never overwritten."""
 
+import logging
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from src.utils.errors import UserError
 from src.utils.files import read_json, write_json
 from src.utils.runtime import versions
 
+log = logging.getLogger(__name__)
+
 SUMMARY = "summary.json"
+LOCK = ".lock"
 RESOLVED_CONFIG = "config.resolved.yaml"
 
 
 class RunDirectory:
     """Claims a directory for one run and keeps its `summary.json`.
 
+    A lock file tells that the run is alive; the system lets go of it when the process ends,
+    however it ends.
+
+    Args:
+        path: The directory.
+        command, task_name: For the summary.
+        resumed: The directory holds a run, and this process goes on with it.
+
     Raises:
-        UserError: The directory already holds a run.
+        UserError: The directory already holds a run (`resumed`: another process works in it), or
+            it cannot be written to.
     """
 
-    def __init__(self, path: str | Path, command: str, task_name: str) -> None:
+    def __init__(
+        self, path: str | Path, command: str, task_name: str, resumed: bool = False
+    ) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.resumed = resumed
         try:
-            # Exclusive creation: of two runs that start at once, one is refused
-            (self.path / SUMMARY).touch(exist_ok=False)
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not resumed:
+                # Exclusive creation: of two runs that start at once, one is refused
+                (self.path / SUMMARY).touch(exist_ok=False)
+            self._lock()
         except FileExistsError:
             raise UserError(
-                f"output_dir={self.path}: holds a run already; give another directory"
+                f"output_dir={self.path}: holds a run already; give another directory, "
+                f"or go on with it by resume={self.path}"
             ) from None
         except OSError as error:
             raise UserError(f"output_dir={self.path}: not writable ({error.strerror})") from error
         self._started = time.perf_counter()
+        self._seconds_before = 0.0
         self._summary: dict[str, Any] = {
             "status": "running",
             "reason": None,
@@ -46,16 +68,64 @@ class RunDirectory:
             "git_commit": _git_commit(),
             "wandb_id": None,
         }
+        if resumed:
+            self._take_over()
         self.update()
 
+    @property
+    def wandb_id(self) -> str | None:
+        """The id of the run in Weights & Biases, if it is there."""
+        return self._summary["wandb_id"]
+
+    def _lock(self) -> None:
+        self._held = FileLock(self.path / LOCK)
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"output_dir={self.path}: another process is at work in it; wait or stop that one"
+            ) from None
+        except NotImplementedError:
+            log.warning("%s: the file system has no locks; start nothing else in it", self.path)
+
+    def _take_over(self) -> None:
+        """Goes on with the summary that is there, and clears away what a kill left half-written."""
+        before = read_summary(self.path)
+        self._seconds_before = before.get("seconds", 0.0)
+        for key in ("best", "last", "wandb_id"):
+            self._summary[key] = before.get(key)
+        changed = {
+            name: f"{old} → {self._summary['versions'].get(name)}"
+            for name, old in before.get("versions", {}).items()
+            if old != self._summary["versions"].get(name)
+        }
+        if changed:
+            log.warning("versions have changed since the run began, its bits may too: %s", changed)
+        for folder in (self.path, self.path / "checkpoints"):
+            for rest in folder.glob(".*.tmp*"):
+                rest.unlink()
+
     def update(self, **values: Any) -> None:
-        """Writes new values into `summary.json`."""
+        """Writes new values into `summary.json`.
+
+        Raises:
+            UserError: The disk is full or the directory not writable.
+        """
         unknown = values.keys() - self._summary.keys()
         if unknown:
             raise KeyError(f"not in {SUMMARY}: {sorted(unknown)}")
         self._summary |= values
-        self._summary["seconds"] = round(time.perf_counter() - self._started, 3)
+        seconds = self._seconds_before + time.perf_counter() - self._started
+        self._summary["seconds"] = round(seconds, 3)
         write_json(self.path / SUMMARY, self._summary)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A run's `summary.json`; empty if it was killed before its first write."""
+    try:
+        return read_json(path / SUMMARY)
+    except UserError:
+        return {}
 
 
 def newest_checkpoint(experiments_dir: str | Path) -> Path:
@@ -68,11 +138,8 @@ def newest_checkpoint(experiments_dir: str | Path) -> Path:
     """
     found = []
     for summary_path in Path(experiments_dir).glob(f"*/*runs/**/{SUMMARY}"):
-        try:
-            summary = read_json(summary_path)
-        except UserError:
-            continue  # of a run that was killed before its first write
-        wanted = summary["command"] == "train" and summary["status"] == "completed"
+        summary = read_summary(summary_path.parent)
+        wanted = summary.get("command") == "train" and summary["status"] == "completed"
         if not wanted or summary["task_name"] in ("debug", "benchmark"):
             continue
         for name in ("best.ckpt", "last.ckpt"):

@@ -3,41 +3,29 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.train.callback import _InternalCallbackParam
 
+from src.engine.boundary import Boundary
 from src.engine.callbacks.base import Callback, StateTracker
-from src.engine.checkpoint import save_training_state, save_weights
+from src.engine.callbacks.monitors import LastCheckpoint
+from src.engine.checkpoint import save_weights
+from src.engine.dropout import make_dropout_repeatable
 from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.inference import Segmenter
 from src.engine.loggers import Logger
+from src.engine.state import FitState
 from src.engine.step import TrainStep
 from src.utils.console import progress
 from src.utils.errors import UserError
 from src.utils.visualize import overlay, write_ids, write_image, write_palette
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class FitState:
-    """Where a fit stands. The trainer keeps it, callbacks read it."""
-
-    steps_per_epoch: int = 0
-    batch_size: int = 0  # images a step
-    epoch: int = 0  # from 1
-    step: int = 0  # weight updates since the start, from 1
-    loss: float = math.nan  # of step `loss_step`, the newest whose loss was read
-    loss_step: int = 0
-    evaluation: Evaluation | None = None  # this epoch's validation, if there was one
-    metrics: dict[str, float] = field(default_factory=dict)  # newest validation, `val/miou` …
-    best: dict[str, float] = field(default_factory=dict)  # {"epoch", "step", "val/miou" …}
-    best_evaluation: Evaluation | None = None
-    stop_reason: str | None = None
 
 
 class Trainer:
@@ -102,12 +90,19 @@ class Trainer:
         self.state = FitState()
         self.step: TrainStep | None = None
         self.evaluator: Evaluator | None = None
+        self.boundary = Boundary(self)
         self._rate: Callable[[int], float] = lambda step: math.nan
 
     @property
     def checkpoint_dir(self) -> Path:
         """Where the checkpoints of the run lie."""
         return self.output_dir / "checkpoints"
+
+    @property
+    def wandb_id(self) -> str | None:
+        """The id of the run in Weights & Biases, if a logger writes there."""
+        ids = (getattr(logger, "run_id", None) for logger in self.loggers)
+        return next(filter(None, ids), None)
 
     def fit(
         self,
@@ -117,8 +112,12 @@ class Trainer:
         batches: ms.dataset.Dataset,
         evaluator: Evaluator | None = None,
         learning_rate: Callable[[int], float] | None = None,
+        resume: bool = False,
     ) -> FitState:
         """Trains `network` in place.
+
+        With `LastCheckpoint` among the callbacks, Ctrl-C and SIGTERM wait for the end of a step,
+        and what is reached then is saved.
 
         Args:
             network: Images → logits.
@@ -128,6 +127,7 @@ class Trainer:
                 `accumulate`.
             evaluator: Evaluates the network on the validation split; None does without.
             learning_rate: Rate after so many updates, for the log; a schedule's `value`.
+            resume: Goes on from the state in `checkpoint_dir`, bit for bit; without one, begins.
         """
         if self.limit_train_batches is not None:
             batches = batches.take(self.limit_train_batches)
@@ -137,25 +137,53 @@ class Trainer:
         self.evaluator = None if self.limit_val_batches == 0 else evaluator
         if learning_rate is not None:
             self._rate = learning_rate
+        make_dropout_repeatable(network, ms.get_seed() or 0)
         ms.amp.auto_mixed_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
         self.step = TrainStep(network, loss, optimizer, self.accumulate, self.gradient_clip, scaler)
         log.info(
             "training %d epochs of %d steps, %d images a step", self.max_epochs, steps, batch_size
         )
-        callbacks = [StateTracker(), *self.callbacks]
-        for callback in callbacks:
-            if isinstance(callback, Callback):
-                callback.trainer = self
+        saving = [c for c in self.callbacks if isinstance(c, LastCheckpoint)]
+        callbacks = [StateTracker(), *(c for c in self.callbacks if c not in saving), *saving]
+        own = [callback for callback in callbacks if isinstance(callback, Callback)]
+        for callback in own:
+            callback.trainer = self
+        if resume:
+            self.boundary.restore()
         try:
-            ms.train.Model(self.step).train(
-                self.max_epochs, batches, callbacks=callbacks, dataset_sink_mode=self.sink_mode
-            )
+            with self.boundary.guard() if saving else nullcontext():
+                self._run(batches, callbacks, own)
         finally:
-            for callback in callbacks:
-                if isinstance(callback, Callback):
-                    callback.close()
+            for callback in own:
+                callback.close()
         return self.state
+
+    def _run(
+        self,
+        batches: ms.dataset.Dataset,
+        callbacks: Sequence[ms.train.Callback],
+        own: Sequence[Callback],
+    ) -> None:
+        state = self.state
+        context = ms.train.RunContext(_InternalCallbackParam())
+        epochs = state.step // state.steps_per_epoch
+        if epochs > state.epochs_ended:  # interrupted between an epoch's last step and its end
+            for callback in own:
+                callback.on_train_epoch_end(context)
+        if epochs < self.max_epochs and state.stop_reason is None:
+            batches.set_init_step(state.step)  # the pipeline skips them without reading
+            ms.train.Model(self.step).train(
+                self.max_epochs,
+                batches,
+                callbacks=list(callbacks),
+                dataset_sink_mode=self.sink_mode,
+                initial_epoch=epochs,
+            )
+        else:
+            log.info("nothing is left to train after epoch %d", state.epoch)
+            for callback in own:
+                callback.on_train_end(context)
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, counted from 1."""
@@ -181,11 +209,6 @@ class Trainer:
         save_weights(self.step.network, path)
         return path
 
-    def save_last(self) -> None:
-        """Writes weights, optimizer and loss scaler as they are now."""
-        save_training_state(self.step, self.checkpoint_dir / "last_state.ckpt")
-        self.save_weights("last")
-
     def log(self, metrics: dict[str, float]) -> None:
         """Sends scalars, by their log keys, to all loggers."""
         for logger in self.loggers:
@@ -196,7 +219,12 @@ class Trainer:
         count = min(len(evaluator.samples), self.limit_val_batches or 2**62)
         with progress() as bar:
             task = bar.add_task("evaluating", total=count)
-            return evaluator.run(count, on_sample=lambda: bar.advance(task))
+
+            def advance() -> None:
+                bar.advance(task)
+                self.boundary.interrupts.obey()
+
+            return evaluator.run(count, advance)
 
     def predict(
         self,

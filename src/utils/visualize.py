@@ -36,15 +36,13 @@ def colorize(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def overlay(
     image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: float = 0.5
 ) -> np.ndarray:
-    """Blends the class colours over an H×W×3 uint8 RGB image; class 0 and the void stay clear.
+    """Blends the class colours over an H×W×3 uint8 RGB image; black classes and void stay clear.
 
-    Class 0 is the background in every dataset that has one; where it is a class like others
-    (CamVid's Sky) it stays visible by its lack of colour.
+    Black is the background in every dataset that has one.
     """
     colors = colorize(ids, palette).astype(np.uint16)
-    weight = np.where((ids == 0) | (ids == 255), 0, round(opacity * 256)).astype(np.uint16)[
-        ..., None
-    ]
+    clear = (ids == 255) | ~colors.any(axis=-1)
+    weight = np.where(clear, 0, round(opacity * 256)).astype(np.uint16)[..., None]
     return ((image * (256 - weight) + colors * weight) >> 8).astype(np.uint8)
 
 

@@ -36,7 +36,9 @@ def module(root, tmp_path, **options):
 
 
 def epochs(data, count, **options):
-    iterator = data.train_batches(**options).create_tuple_iterator(num_epochs=count, output_numpy=True)
+    iterator = data.train_batches(**options).create_tuple_iterator(
+        num_epochs=count, output_numpy=True
+    )
     return [[(images.copy(), labels.copy()) for images, labels in iterator] for _ in range(count)]
 
 

@@ -101,7 +101,8 @@ def test_equal_seeds_give_equal_pairs_and_other_seeds_others():
     image, label = pair(80, 90)
     run = transform(scales=(0.5, 2.0), flip=0.5, augmentations=[PhotometricJitter()])
     first, again, other = (
-        run(image, label, np.random.default_rng(seed))[0] for seed in ((0, 1, 2), (0, 1, 2), (0, 2, 2))
+        run(image, label, np.random.default_rng(seed))[0]
+        for seed in ((0, 1, 2), (0, 1, 2), (0, 2, 2))
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -119,7 +120,9 @@ def test_photometric_jitter_of_zero_strength_changes_nothing_and_labels_never_ch
 def test_brightness_shifts_every_level_by_the_same_amount():
     image = np.full((4, 4, 3), 100, np.uint8)
     jitter = PhotometricJitter(brightness=30, contrast=0, saturation=0, hue=0)
-    shifts = {int(jitter(image, image[..., 0], np.random.default_rng(i))[0][0, 0, 0]) for i in range(40)}
+    shifts = {
+        int(jitter(image, image[..., 0], np.random.default_rng(i))[0][0, 0, 0]) for i in range(40)
+    }
     assert 100 in shifts  # half of the time nothing happens
     assert min(shifts) >= 70 and max(shifts) <= 130 and len(shifts) > 5
 

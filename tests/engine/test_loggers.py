@@ -1,9 +1,14 @@
 """Logged scalars: rows that are on the disk at once; W&B that never stops a run."""
 
 import csv
+import json
 import sys
 
+import numpy as np
+from PIL import Image
+
 from src.engine.loggers import CsvLogger, WandbLogger
+from src.utils.sheets import Case
 
 
 def rows(path):
@@ -46,3 +51,31 @@ def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
+    label = np.array([[0, 1], [255, 1]], np.uint8)
+    pred = np.array([[0, 0], [1, 1]], np.uint8)
+    logger = WandbLogger(tmp_path, "project")
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.log_images([tmp_path / "curves.png"])
+    logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
+    case = Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")
+    logger.log_masks("predictions", [case], ["ground", "square"])
+    logger.close()
+    (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
+    (table,) = media.glob("table/per_class_*.table.json")
+    assert json.loads(table.read_text())["data"] == [["ground", 0.5], ["square", None]]
+    assert len(list(media.glob("images/figures/curves_*.png"))) == 1
+    masks = [np.array(Image.open(p)) for p in media.glob("images/mask/predictions/1_*.mask.png")]
+    assert sorted(mask.tolist() for mask in masks) == [pred.tolist(), label.tolist()]
+
+
+def test_csv_leaves_pictures_to_the_run_directory(tmp_path):
+    logger = CsvLogger(tmp_path)
+    logger.log_images([tmp_path / "curves.png"])
+    logger.log_table("per_class", ["class"], [["ground"]])
+    logger.log_masks("predictions", [], ["ground"])
+    assert list(tmp_path.iterdir()) == []

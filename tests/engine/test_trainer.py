@@ -50,8 +50,7 @@ def samples(count=3):
 
 def batches(size=2, count=8):
     pairs = [
-        (PLAIN.apply(s.image[:32, :32]), s.label[:32, :32].astype(np.int32))
-        for s in samples(count)
+        (PLAIN.apply(s.image[:32, :32]), s.label[:32, :32].astype(np.int32)) for s in samples(count)
     ]
     return ds.GeneratorDataset(pairs, ["images", "labels"], shuffle=False).batch(size)
 
@@ -120,8 +119,11 @@ def test_the_csv_holds_mean_loss_rate_and_speed_by_step_and_scores_by_epoch(tmp_
             seen.append(self.trainer.state.loss)
 
     fit(
-        tmp_path, [Spy(), MetricLogger(), Validate()], Scripted([0.1, 0.2, 0.3]),
-        loggers=[CsvLogger(tmp_path)], log_every_n_steps=3,
+        tmp_path,
+        [Spy(), MetricLogger(), Validate()],
+        Scripted([0.1, 0.2, 0.3]),
+        loggers=[CsvLogger(tmp_path)],
+        log_every_n_steps=3,
     )
     table = rows(tmp_path)
     train = [row for row in table if row["train/loss"]]
@@ -149,7 +151,11 @@ def test_a_monitored_value_can_be_one_to_minimise(tmp_path):
 def test_validation_runs_every_nth_epoch_and_after_the_last(tmp_path):
     evaluator = Scripted([0.1, 0.2, 0.3])
     fit(
-        tmp_path, [Validate(), MetricLogger()], evaluator, max_epochs=5, val_every_n_epochs=2,
+        tmp_path,
+        [Validate(), MetricLogger()],
+        evaluator,
+        max_epochs=5,
+        val_every_n_epochs=2,
         loggers=[CsvLogger(tmp_path)],
     )
     assert [int(row["epoch"]) for row in rows(tmp_path) if row["val/miou"]] == [2, 4, 5]
@@ -157,8 +163,11 @@ def test_validation_runs_every_nth_epoch_and_after_the_last(tmp_path):
 
 def test_the_k_best_checkpoints_are_kept(tmp_path):
     fit(
-        tmp_path, [Validate(), TopKCheckpoints()], Scripted([0.3, 0.1, 0.5, 0.2, 0.4]),
-        max_epochs=5, keep_top_k=2,
+        tmp_path,
+        [Validate(), TopKCheckpoints()],
+        Scripted([0.3, 0.1, 0.5, 0.2, 0.4]),
+        max_epochs=5,
+        keep_top_k=2,
     )
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["epoch_003.ckpt", "epoch_005.ckpt"]
@@ -175,8 +184,10 @@ def test_early_stopping_waits_for_patience_and_counts_from_the_best(tmp_path):
 
 def test_gains_below_min_delta_do_not_count(tmp_path):
     _, _, state = fit(
-        tmp_path, [Validate(), EarlyStopping(patience=2, min_delta=0.05)],
-        Scripted([0.1, 0.12, 0.14, 0.9]), max_epochs=4,
+        tmp_path,
+        [Validate(), EarlyStopping(patience=2, min_delta=0.05)],
+        Scripted([0.1, 0.12, 0.14, 0.9]),
+        max_epochs=4,
     )
     assert state.epoch == 3
 
@@ -198,8 +209,12 @@ def test_limits_cut_epochs_and_validation(tmp_path):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = nn.Conv2d(3, 2, 1, pad_mode="valid")
     trainer, _, state = fit(
-        tmp_path, [Validate()], real_evaluator(network), limit_train_batches=2,
-        limit_val_batches=1, max_epochs=2,
+        tmp_path,
+        [Validate()],
+        real_evaluator(network),
+        limit_train_batches=2,
+        limit_val_batches=1,
+        max_epochs=2,
     )
     assert state.step == 4
     assert state.evaluation.protocol["images"] == 1
@@ -226,8 +241,8 @@ def test_last_holds_weights_and_the_optimizers_state(tmp_path):
     _, network, _ = fit(tmp_path, [LastCheckpoint()], save_every_n_steps=3)
     weights = ms.load_checkpoint(str(tmp_path / "checkpoints" / "last.ckpt"))
     assert np.array_equal(weights["weight"].asnumpy(), network.weight.asnumpy())
-    state = ms.load_checkpoint(str(tmp_path / "checkpoints" / "last_state.ckpt"))
-    assert int(state["global_step"].asnumpy()) == 12
+    state = np.load(tmp_path / "checkpoints" / "last_state.npz")
+    assert int(state["global_step"]) == 12
     assert any(name.startswith("moments") for name in state)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 
@@ -24,9 +24,20 @@ class Callback(ms.train.Callback):
     `trainer` is set before the first of them; `trainer.state` is up to date in each, and
     `trainer.log`, `trainer.step`, `trainer.output_dir` are for use. `close` is called at the
     end of a fit in any case, also after an error.
+
+    What a callback finds out by and by and needs to go on goes through `state_dict`, which is
+    saved between two steps; a resumed fit gives it back before `on_train_begin`, or an empty one
+    if nothing was saved.
     """
 
     trainer: Trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs, as JSON can hold it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
 
     def close(self) -> None:
         """Releases what the callback holds (a live display, a file)."""
@@ -41,6 +52,9 @@ class StateTracker(Callback):
 
     def on_train_begin(self, run_context: ms.train.RunContext) -> None:
         self._every_step = ms.get_context("device_target") == "CPU"
+        params = run_context.original_args()
+        params.cur_step_num = self.trainer.state.step  # MindSpore counts on from here
+        params.epoch_num = self.trainer.max_epochs
 
     def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
         self.trainer.state.epoch = run_context.original_args().cur_epoch_num

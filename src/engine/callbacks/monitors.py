@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import mindspore as ms
 
@@ -22,7 +23,7 @@ class MetricLogger(Callback):
         self._since: tuple[int, float] | None = None  # step and time from which speed is measured
 
     def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
-        if self.trainer.state.step:  # the very first step compiles: the clock starts after it
+        if self._since is not None:  # the first step compiles: the clock starts after it
             self._since = (self.trainer.state.step, time.perf_counter())
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
@@ -43,6 +44,12 @@ class MetricLogger(Callback):
         if trainer.is_logged(state.step) or self._since is None:
             self._since = now
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": list(self._losses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._losses = state.get("losses", [])
+
 
 class NonFiniteGuard(Callback):
     """Stops a run whose loss is NaN or infinite, at the first step whose loss is read."""
@@ -59,16 +66,16 @@ class NonFiniteGuard(Callback):
 
 
 class LastCheckpoint(Callback):
-    """Keeps the newest weights and training state as `last.ckpt`.
+    """Keeps the newest weights as `last.ckpt`, and beside them the state that a resume starts from.
 
-    Written at epoch ends, and after every `trainer.save_every_n_steps`-th step. Register last,
-    so that the state it saves holds what the other callbacks found.
+    Saved at epoch ends, after every `trainer.save_every_n_steps`-th step, and when the run is
+    interrupted. The trainer calls it last, so that what is saved holds what the others found.
     """
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         every = self.trainer.save_every_n_steps
-        if every and self.trainer.state.step % every == 0:
-            self.trainer.save_last()
+        self.trainer.boundary.reach(save=bool(every) and self.trainer.state.step % every == 0)
 
     def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
-        self.trainer.save_last()
+        self.trainer.state.epochs_ended = self.trainer.state.epoch
+        self.trainer.boundary.reach(save=True)

@@ -28,6 +28,7 @@ class ProgressBar(Callback):
         self.slow_epoch_seconds = slow_epoch_seconds
         self.quick_command = quick_command
         self._bar: Progress | None = None
+        self._epoch_began: tuple[int, float] | None = None  # step and time
 
     def on_train_begin(self, run_context: ms.train.RunContext) -> None:
         state = self.trainer.state
@@ -47,8 +48,7 @@ class ProgressBar(Callback):
             disable=not console.is_terminal,
         )
         total = state.steps_per_epoch * self.trainer.max_epochs
-        done = state.epoch * state.steps_per_epoch
-        self._task = self._bar.add_task("training", total=total, completed=done, numbers="")
+        self._task = self._bar.add_task("training", total=total, completed=state.step, numbers="")
         self._bar.start()
 
     def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
@@ -91,8 +91,8 @@ class ProgressBar(Callback):
     def _numbers(self) -> str:
         state = self.trainer.state
         text = f"loss {state.loss:.4f}  lr {self.trainer.learning_rate(state.step):.2e}"
-        step, began = self._epoch_began
-        if state.step > step:
+        if self._epoch_began is not None and state.step > self._epoch_began[0]:
+            step, began = self._epoch_began
             speed = (state.step - step) * state.batch_size / (time.perf_counter() - began)
             text += f"  {speed:.1f} images/s"
         return text

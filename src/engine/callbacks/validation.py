@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 
@@ -75,6 +76,16 @@ class TopKCheckpoints(Callback):
             path.unlink(missing_ok=True)
         del self.kept[trainer.keep_top_k :]
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": [[value, path.name] for value, path in self.kept]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        kept = [
+            (value, self.trainer.checkpoint_dir / name) for value, name in state.get("kept", [])
+        ]
+        # One may have given way to a better one that the resumed run is yet to find again
+        self.kept = [(value, path) for value, path in kept if path.exists()]
+
 
 class EarlyStopping(Callback):
     """Stops when the monitored value has not improved for `patience` validations.
@@ -105,9 +116,21 @@ class EarlyStopping(Callback):
             self.best, self.waited = value, 0
             return
         self.waited += 1
-        if self.waited >= self.patience:
-            state.stop_reason = (
-                f"{trainer.monitor} has not improved on {self.best} for {self.waited} validations"
-            )
+        self._judge()
+        if state.stop_reason is not None:
             log.info("stopping early after epoch %d: %s", state.epoch, state.stop_reason)
             run_context.request_stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited = state.get("best"), state.get("waited", 0)
+        self._judge()
+
+    def _judge(self) -> None:
+        if self.waited >= self.patience:
+            self.trainer.state.stop_reason = (
+                f"{self.trainer.monitor} has not improved on {self.best} "
+                f"for {self.waited} validations"
+            )

@@ -1,0 +1,30 @@
+"""Segments a picture with an exported ONNX file, without this project.
+
+python examples/segment_onnx.py fcn8s.onnx photo.jpg ids.png
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import onnxruntime
+
+model, picture, output = sys.argv[1:]
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+about = session.get_modelmeta().custom_metadata_map
+
+image = cv2.imread(picture)[:, :, ::-1]  # H×W×3 RGB
+order = slice(None, None, -1 if about["color_order"] == "bgr" else 1)
+mean, std = (np.float32(json.loads(about[key]))[order] for key in ("mean", "std"))
+height, width = image.shape[:2]
+step = int(about["padding_multiple"])  # padded as in the project's own evaluation
+pixels = np.pad(image - mean, ((0, -height % step), (0, -width % step), (0, 0)))
+pixels = pixels + mean if about["normalize"] == "true" else (pixels / std)[:, :, order]
+
+images = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)  # 1×3×H×W
+prediction = session.run(None, {"images": images})[0][0, ..., :height, :width]
+ids = prediction if about["argmax"] == "true" else prediction.argmax(axis=0)
+cv2.imwrite(output, ids.astype(np.uint8))
+names = json.loads(about["class_names"])
+print("found:", ", ".join(names[i] for i in np.unique(ids)))

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM during a fit: held back until it can be saved."""
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Interrupts:
+    """Holds SIGINT and SIGTERM back inside a `with`, until `obey` or its end lets them through.
+
+    Between two steps the network and everything around it belong together; inside a step they do
+    not. A second signal is obeyed at once. What was held back goes to the handler that was there
+    before, which raises.
+    """
+
+    def __init__(self) -> None:
+        self.held: int | None = None  # number of the signal
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        self.held = None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._hold)
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if kind is None:
+            self.obey()
+
+    def obey(self) -> None:
+        """Raises what was held back, a KeyboardInterrupt; to be called where a fit can be left."""
+        if self.held is not None:
+            self._raise(self.held)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.held is not None:
+            self.held = None  # this is no place where the fit could be saved
+            self._raise(number)
+        self.held = number
+        name = signal.Signals(number).name
+        log.warning("%s: stopping after this step; once more stops at once, unsaved", name)
+
+    def _raise(self, number: int) -> None:
+        handler = self._handlers.get(number)
+        if callable(handler):
+            handler(number, None)
+        raise KeyboardInterrupt

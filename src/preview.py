@@ -1,0 +1,37 @@
+"""Shows what training sees: `python -m src.preview dataset=… [count=16]`."""
+
+import logging
+
+from omegaconf import DictConfig
+
+from src.cli import command
+from src.engine.rundir import RunDirectory
+from src.utils.errors import UserError
+
+log = logging.getLogger("src.preview")  # __name__ is __main__ here
+
+
+@command("preview")
+def preview(cfg: DictConfig, run: RunDirectory) -> None:
+    """Writes `preview.png`: the first training samples of epoch 1, augmented, in true colours."""
+    from src import build  # brings MindSpore
+    from src.utils.sheets import Classes, Window, draw_windows
+
+    if cfg.count < 1:
+        raise UserError(f"count={cfg.count}: expected at least 1")
+    data = build.datamodule(cfg)
+    samples = data.train_samples()
+    keys = samples.keys(epoch=1)[: cfg.count]
+    windows = [Window(*samples.window(key)) for key in keys]
+    path = run.path / "preview.png"
+    subtitle = (
+        f"{data.train_split} · the first {len(windows)} of {len(samples)} in epoch 1, "
+        f"seed {cfg.seed} · left as the network gets it, right with its label"
+    )
+    classes = Classes(data.class_names, data.palette, data.ignore_index)
+    draw_windows(path, windows, classes, "Training samples", subtitle)
+    log.info("%d training samples → %s", len(windows), path)
+
+
+if __name__ == "__main__":
+    preview()

@@ -1,0 +1,64 @@
+"""Compares runs: `python -m src.report [DIR] [output=FILE.html]`.
+
+Prints a table over the runs in DIR (experiments/), seeds grouped as mean ± std, and writes one
+HTML page, a CSV and a Markdown file of the same name (DIR/report.html).
+"""
+
+import sys
+from pathlib import Path
+
+from src.report.page import page
+from src.report.runs import read_runs
+from src.report.tables import Overview, screen_tables, to_csv, to_markdown
+from src.utils.console import console, setup_logging
+from src.utils.errors import UserError, nearest
+from src.utils.files import write_text
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: An argument is not understood, or there are no runs.
+    """
+    root, output = _parse(arguments)
+    overview = Overview.of(read_runs(root))
+    if not overview.trained and not overview.evaluated:
+        raise UserError(f"{root}: holds no runs that can be read; train one, or give their folder")
+    for table in screen_tables(overview):
+        console.print(table)
+    for run in [*overview.trained, *overview.evaluated]:
+        if run.status == "failed":
+            console.print(f"{run.name} failed: {run.reason}", style="red", markup=False)
+    write_text(output.with_suffix(".csv"), to_csv(overview))
+    write_text(output.with_suffix(".md"), to_markdown(overview))
+    write_text(output, page(overview, root, output.parent))
+    console.print(f"{output}, and as .csv and .md", markup=False, soft_wrap=True)
+
+
+def _parse(arguments: list[str]) -> tuple[Path, Path]:
+    root, output = Path("experiments"), None
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            root = Path(argument)
+        elif key == "output" and Path(value).suffix == ".html":
+            output = Path(value)
+        elif key == "output":
+            raise UserError(f"output={value}: expected a file name that ends in .html")
+        else:
+            raise UserError(f"{key}: unknown key{nearest(key, ['output']) or '; known: output'}")
+    return root, output or root / "report.html"
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        console.print(__doc__.strip(), markup=False, highlight=False)
+        sys.exit()
+    setup_logging()
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        console.print("error:", style="bold red", end=" ")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

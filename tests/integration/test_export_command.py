@@ -1,0 +1,93 @@
+"""The export command on a finished run, and the examples on what it writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(workshop):
+    workshop.train("to_export", "trainer.max_epochs=1", "dataset.color_order=bgr")
+    return f"ckpt_path={workshop.path / 'to_export' / 'checkpoints' / 'best.ckpt'}"
+
+
+@pytest.fixture(scope="module")
+def predicted(workshop, checkpoint):
+    """A picture, whose sides are no multiples of 32, and its class ids as the project predicts."""
+    picture = workshop.data / "JPEGImages" / "v00.jpg"
+    workshop.run("predict", checkpoint, f"input={picture}", "output=to_compare")
+    return picture, np.array(Image.open(workshop.path / "to_compare" / "v00.png"))
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("mindir", []),
+        ("onnx", ["dynamic=true"]),
+        ("onnx", ["normalize=true", "argmax=true"]),
+        ("safetensors", []),
+    ],
+)
+def test_an_example_script_repeats_the_prediction(
+    workshop, checkpoint, predicted, tmp_path, format, options
+):
+    # a blank and a letter outside ASCII: MindSpore itself refuses such paths
+    file = tmp_path / "my é file" / f"net.{format}"
+    run = tmp_path / "run"
+    printed = workshop.run(
+        "export", checkpoint, f"format={format}", f'output="{file}"', f"output_dir={run}", *options
+    )
+    assert "proven against the network" in printed and "Exception ignored" not in printed
+    report = json.loads((run / "export.json").read_text())
+    assert report["proof"]["largest_difference"] < report["proof"]["tolerance"]
+    assert report["metadata"]["class_names"] == '["background", "square", "disc"]'
+
+    picture, expected = predicted
+    script = EXAMPLES / f"segment_{format}.py"
+    result = subprocess.run(
+        [sys.executable, str(script), str(file), str(picture), "ids.png"],
+        cwd=tmp_path,  # not the project: nothing of it can be imported
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    ids = np.array(Image.open(tmp_path / "ids.png"))
+    assert ids.shape == expected.shape and (ids == expected).mean() > 0.999
+
+
+def test_a_fixed_size_file_lies_in_the_run_directory_and_is_never_overwritten(workshop, checkpoint):
+    arguments = [checkpoint, "format=onnx", "size=[48,80]"]
+    workshop.run("export", *arguments, "output_dir=fixed")
+    before = (workshop.path / "fixed" / "fcn8s.onnx").stat().st_mtime_ns
+    printed = workshop.run("export", *arguments, "output=fixed/fcn8s.onnx", code=1)
+    assert "exists already" in printed and "Traceback" not in printed
+    assert (workshop.path / "fixed" / "fcn8s.onnx").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["format=onx"], "did you mean 'onnx'?"),
+        (["size=64"], "size=64: expected a list of two"),
+        (["size=[64,64]", "dynamic=true"], "leave one of them out"),
+        (["output=net.onnx"], "format=mindir writes a .mindir file"),
+        (["output=shapes_and_discs/classes.txt/net.mindir"], "folder cannot be written"),
+        (["format=safetensors", "argmax=true"], "holds weights alone"),
+        (["ckpt_path=to_export/checkpoints/gone.ckpt"], "gone.ckpt"),
+    ],
+)
+def test_mistakes_get_one_line(workshop, checkpoint, arguments, expected):
+    if not any("ckpt_path" in argument for argument in arguments):
+        arguments = [checkpoint, *arguments]
+    printed = workshop.run("export", *arguments, code=1)
+    assert expected in printed and "Traceback" not in printed
