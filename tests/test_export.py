@@ -11,6 +11,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from safetensors import safe_open
 
 from src.engine.inference import Segmenter
+from src.exporting import onnx_graph
 from src.exporting.exporter import Exporter, check_output
 from src.exporting.specification import Specification
 from src.models.fcn import FCN
@@ -163,6 +164,13 @@ def test_a_file_that_differs_is_refused_and_leaves_nothing(tmp_path):
     network = vgg()
     with pytest.raises(UserError, match=r"net.safetensors: differs from the network by .*no file"):
         export(network, tmp_path / "net.safetensors", rebuild=lambda path: vgg(seed=9))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_in_the_wrong_order_are_found_also_behind_an_argmax(tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx_graph._TRANSLATIONS, "Gather", lambda builder, node, x, *_: x)
+    with pytest.raises(UserError, match=r"net.onnx: differs from the network"):
+        export(vgg(), tmp_path / "net.onnx", TUTORIAL_BGR, normalize=True, argmax=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,7 @@ class Deployment(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)  # parameters keep their names
         self.network = network
+        self.output_name = "class_ids" if argmax else "logits"
         self.normalize = normalization is not None
         self.argmax = ops.Argmax(axis=1, output_type=ms.int32) if argmax else None
         if self.normalize:

@@ -61,11 +61,9 @@ class Exporter:
         rebuild: Callable[[Path], nn.Cell],
     ) -> None:
         self._network = network
+        self._inside = normalization if specification.normalize else None
         self._specification = specification
         self._rebuild = rebuild
-        self._cell = Deployment(
-            network, normalization if specification.normalize else None, specification.argmax
-        )
         self._proof = Proof(network, normalization, specification)
         self.metadata = specification.metadata(
             normalization, multiple=self._proof.multiple, **metadata
@@ -84,12 +82,15 @@ class Exporter:
         }[self._specification.format]
         check_output(path, self._specification.format)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as directory:
-            aside = Path(directory, f"network{path.suffix}")
-            try:
-                write(aside)
-            except OSError as error:
-                raise UserError(f"output={path}: could not be written ({error})") from error
-            difference = self._proof.check(load(aside), path.name)
+            difference = 0.0
+            # Class ids may agree by chance, one class being everywhere: logits are compared first
+            for argmax in (False, True) if self._specification.argmax else (False,):
+                aside = Path(directory, f"{'class_ids' if argmax else 'logits'}{path.suffix}")
+                try:
+                    write(Deployment(self._network, self._inside, argmax), aside)
+                except OSError as error:
+                    raise UserError(f"output={path}: could not be written ({error})") from error
+                difference = max(difference, self._proof.check(load(aside), path.name, argmax))
             check_output(path, self._specification.format)
             aside.chmod(0o644)  # MindSpore leaves its file read-only, for its owner alone
             aside.rename(path)
@@ -102,7 +103,7 @@ class Exporter:
         )
         return summary
 
-    def _write_mindir(self, path: Path) -> Any:
+    def _write_mindir(self, cell: Deployment, path: Path) -> Any:
         """Writes the file; returns its protobuf message, weights and all."""
         messages: list[Any] = []
 
@@ -120,7 +121,7 @@ class Exporter:
         os.chdir(path.parent)
         try:
             ms.export(
-                self._cell,
+                cell,
                 Tensor(shape=shape, dtype=ms.float32),
                 file_name=path.name,
                 file_format="MINDIR",
@@ -139,7 +140,7 @@ class Exporter:
         cell = nn.GraphCell(ms.load(str(path)))
         return lambda images: cell(Tensor(images)).asnumpy()
 
-    def _write_onnx(self, path: Path) -> None:
+    def _write_onnx(self, cell: Deployment, path: Path) -> None:
         # onnx costs a third of a second to import
         import onnx
 
@@ -147,10 +148,10 @@ class Exporter:
         from src.exporting.onnx_graph import onnx_model
 
         mindir = path.with_suffix(".mindir")
-        graph = MindIRGraph(self._write_mindir(mindir))
+        graph = MindIRGraph(self._write_mindir(cell, mindir))
         mindir.unlink()
-        spec = self._specification
-        onnx.save(onnx_model(graph, spec.input_shape, spec.output_name, self.metadata), path)
+        shape = self._specification.input_shape
+        onnx.save(onnx_model(graph, shape, cell.output_name, self.metadata), path)
 
     def _load_onnx(self, path: Path) -> Runner:
         import onnxruntime
@@ -158,10 +159,10 @@ class Exporter:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda images: session.run(None, {"images": images})[0]
 
-    def _write_safetensors(self, path: Path) -> None:
+    def _write_safetensors(self, cell: Deployment, path: Path) -> None:
         from safetensors.numpy import save_file
 
-        arrays = {name: p.asnumpy() for name, p in self._network.parameters_dict().items()}
+        arrays = {name: p.asnumpy() for name, p in cell.parameters_dict().items()}
         save_file(arrays, path, {"format": "ms", **self.metadata})
 
     def _load_safetensors(self, path: Path) -> Runner:

@@ -47,7 +47,7 @@ class Proof:
     def __init__(
         self, network: nn.Cell, normalization: Normalization, specification: Specification
     ) -> None:
-        self._specification = specification
+        self._raw = specification.normalize
         self._normalization = normalization
         self._run = mindspore_runner(Deployment(network), (None, 3, None, None))
         self.multiple = 1
@@ -71,12 +71,13 @@ class Proof:
         if self._largest == 0:
             log.warning("all logits are zero, as before any training: the proof says little")
 
-    def check(self, run: Runner, file: str) -> float:
+    def check(self, run: Runner, file: str, argmax: bool = False) -> float:
         """Compares a file's answers with the network's.
 
         Args:
             run: The loaded file: images → logits, or class ids.
             file: Its name, for the error.
+            argmax: It gives class ids.
 
         Returns:
             The largest difference of logits; for class ids, by how much the logit of the file's
@@ -89,13 +90,13 @@ class Proof:
         for case in self._all:
             output = run(case.images)
             n, _, h, w = case.logits.shape
-            expected = (n, h, w) if self._specification.argmax else case.logits.shape
+            expected = (n, h, w) if argmax else case.logits.shape
             if output.shape != expected:
                 raise UserError(
                     f"{file}: gives {_times(output.shape)} for {case.title}, the network gives "
                     f"{_times(expected)}; no file was written"
                 )
-            if self._specification.argmax:
+            if argmax:
                 chosen = np.take_along_axis(case.logits, output[:, None], axis=1)[:, 0]
                 difference = case.logits.max(axis=1) - chosen
             else:
@@ -144,8 +145,7 @@ class Proof:
             ) from error
         if not np.isfinite(logits).all():
             raise UserError(f"the network's logits are not finite for {title}; was it trained?")
-        inside = self._specification.normalize
-        images = rgb.transpose(0, 3, 1, 2).astype(np.float32) if inside else normalized
+        images = rgb.transpose(0, 3, 1, 2).astype(np.float32) if self._raw else normalized
         return _Case(title, np.ascontiguousarray(images), logits)
 
 

@@ -49,10 +49,6 @@ class Specification:
         """N×3×H×W, None where any size goes."""
         return (self.batch_size, 3, *(self.size or (None, None)))
 
-    @property
-    def output_name(self) -> str:
-        return "class_ids" if self.argmax else "logits"
-
     def metadata(
         self,
         normalization: Normalization,
@@ -73,7 +69,7 @@ class Specification:
         order = normalization.color_order.upper()
         wants = "RGB, 0 to 255" if self.normalize else f"{order}, (0 to 255 - mean) / std"
         shape = " x ".join(str(d or s) for d, s in zip(self.input_shape, "N3HW", strict=True))
-        gives = "N x H x W int32" if self.argmax else "N x C x H x W float32"
+        gives = "class_ids: N x H x W int32" if self.argmax else "logits: N x C x H x W float32"
         fill = "mean" if self.normalize else "zeros"
         padding = (
             ("any H and W" if multiple == 1 else f"H and W: multiples of {multiple}")
@@ -92,7 +88,7 @@ class Specification:
             "normalize": _plain(self.normalize),
             "argmax": _plain(self.argmax),
             "input": f"images: {shape} float32, {wants}",
-            "output": f"{self.output_name}: {gives}",
+            "output": gives,
             "size": _plain(self.size),
             "size_multiple": str(multiple),
             "padding": "none, images have the one size" if self.size else padding,
