@@ -9,7 +9,7 @@ from src.cli import command, save_resolved
 from src.engine.rundir import RunDirectory
 from src.utils.errors import UserError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("src.predict")  # __name__ is __main__ here
 
 
 @command("predict", from_checkpoint=True)

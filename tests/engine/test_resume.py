@@ -106,8 +106,7 @@ def fit(
     ]  # fmt: skip
     defaults = {"limit_train_batches": STEPS, "keep_top_k": 2, "log_every_n_steps": 3}
     trainer = Trainer(
-        path, callbacks, [CsvLogger(path)], max_epochs=epochs, loss_scaler=SCALER,
-        **defaults | options,
+        path, callbacks, [CsvLogger(path)], max_epochs=epochs, **{"loss_scaler": SCALER} | defaults | options,
     )  # fmt: skip
     evaluator = Scores(network, disturb)
     state = trainer.fit(network, CrossEntropy(), optimizer, data, evaluator, resume=resume)
