@@ -1,4 +1,4 @@
-"""Segments images: `python -m src.predict ckpt_path=FILE input=FILE_OR_DIR [output=DIR]`."""
+"""Segments images and videos: `python -m src.predict ckpt_path=FILE input=FILE_OR_DIR`."""
 
 import logging
 from pathlib import Path
@@ -14,24 +14,27 @@ log = logging.getLogger("src.predict")  # __name__ is __main__ here
 
 @command("predict", from_checkpoint=True)
 def predict(cfg: DictConfig, run: RunDirectory) -> None:
-    """Writes class ids, palette picture and overlay of every image, at its own size."""
+    """Writes class ids, palette picture and overlay of every image and frame, at its own size."""
     from src import build  # brings MindSpore
-    from src.data.images import find_images, read_image
+    from src.data.images import find_files, read_file
     from src.engine.trainer import Trainer
 
     build.setup(cfg)
     data = build.datamodule(cfg)
-    images = find_images(cfg.input)[: cfg.limit_samples]
+    files = find_files(cfg.input)[: cfg.limit_samples]
     network = build.trained_network(cfg, data)
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target)
 
     output = Path(cfg.output or run.path / "predictions")
     segmenter = build.segmenter(cfg, network, data)
-    failed = Trainer(run.path).predict(segmenter, images, read_image, output, data.palette)
-    log.info("%d of %d images → %s", len(images) - len(failed), len(images), output)
+    trainer = Trainer(run.path)
+    failed = trainer.predict(
+        segmenter, files, read_file, output, data.palette, limit_frames=cfg.limit_samples
+    )
+    log.info("%d of %d files → %s", len(files) - len(failed), len(files), output)
     if failed:
-        raise UserError(f"{len(failed)} of {len(images)} images failed: {'; '.join(failed[:3])}")
+        raise UserError(f"{len(failed)} of {len(files)} files failed: {'; '.join(failed[:3])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images to predict on: files and folders outside of any dataset."""
+"""Images and videos to predict on: files and folders outside of any dataset."""
 
 import glob
 import io
@@ -10,15 +10,16 @@ from PIL import Image
 from src.data.sources import IMAGE_SUFFIXES
 from src.data.transforms import decode_image
 from src.utils.errors import UserError
+from src.utils.video import VIDEO_SUFFIXES, Video
 
 
-def find_images(path: str | Path) -> list[Path]:
-    """The image at `path`, those directly in the folder `path`, or those a pattern matches.
+def find_files(path: str | Path) -> list[Path]:
+    """The file at `path`, the images and videos directly in it, or those a pattern matches.
 
-    Sorted by name; a pattern has `*` or `?` in it, as `photos/*/street_*.jpg`.
+    Sorted by name; a pattern has `*` or `?` in it, as `photos/**/street_*.jpg`.
 
     Raises:
-        UserError: Nothing there, no image in the folder, or two images of one stem, whose
+        UserError: Nothing there, no image or video in the folder, or two files of one stem, whose
             predictions would have one name.
     """
     path = Path(path)
@@ -27,21 +28,33 @@ def find_images(path: str | Path) -> list[Path]:
     if path.is_dir():
         candidates = list(path.iterdir())
     else:
-        candidates = [Path(name) for name in glob.glob(str(path))]
+        candidates = [Path(name) for name in glob.glob(str(path), recursive=True)]
         if not candidates:
-            raise UserError(f"input={path}: no such file; give an image, a folder or a pattern")
-    found = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(f"input={path}: holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    stems: dict[str, Path] = {}
-    for image in found:
-        if image.stem in stems:
             raise UserError(
-                f"input={path}: {stems[image.stem].name} and {image.name} share a stem, and so "
+                f"input={path}: no such file; give an image, a video, a folder or a pattern"
+            )
+    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    found = sorted(p for p in candidates if p.suffix.lower() in known)
+    if not found:
+        raise UserError(f"input={path}: holds no image or video ({' '.join(known)})")
+    stems: dict[str, Path] = {}
+    for file in found:
+        if file.stem in stems:
+            raise UserError(
+                f"input={path}: {stems[file.stem].name} and {file.name} share a stem, and so "
                 "would their predictions; rename one"
             )
-        stems[image.stem] = image
+        stems[file.stem] = file
     return found
+
+
+def read_file(path: Path) -> np.ndarray | Video:
+    """The image or the video in a file, told apart by the name's extension.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    return Video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
 
 
 def read_image(path: Path) -> np.ndarray:

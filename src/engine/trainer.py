@@ -19,11 +19,11 @@ from src.engine.dropout import make_dropout_repeatable
 from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.inference import Segmenter
 from src.engine.loggers import Logger
+from src.engine.prediction import write_predictions
 from src.engine.state import FitState
 from src.engine.step import TrainStep
 from src.utils.console import progress
-from src.utils.errors import UserError
-from src.utils.visualize import overlay, write_ids, write_image, write_palette
+from src.utils.video import Video
 
 log = logging.getLogger(__name__)
 
@@ -229,45 +229,11 @@ class Trainer:
     def predict(
         self,
         segmenter: Segmenter,
-        images: Sequence[Path],
-        read: Callable[[Path], np.ndarray],
+        files: Sequence[Path],
+        read: Callable[[Path], np.ndarray | Video],
         output: Path,
         palette: np.ndarray,
+        limit_frames: int | None = None,
     ) -> list[str]:
-        """Writes `<stem>.png` (class ids), `<stem>_palette.png` and `<stem>_overlay.png`.
-
-        A broken image does not stop the others.
-
-        Args:
-            segmenter: Predicts class ids.
-            images: Files with differing stems.
-            read: Gives a file's H×W×3 uint8 RGB image, or raises UserError.
-            output: Folder of the pictures; what it holds is not overwritten.
-            palette: C×3 uint8 RGB.
-
-        Returns:
-            A line for each file that could not be segmented.
-        """
-        names = [f"{image.stem}{end}.png" for image in images for end in ("", *_PICTURES)]
-        if there := [name for name in names if (output / name).exists()]:
-            raise UserError(f"output={output}: holds {there[0]} already; give another folder")
-        output.mkdir(parents=True, exist_ok=True)
-        failed = []
-        with progress() as bar:
-            task = bar.add_task("predicting", total=len(images))
-            for path in images:
-                try:
-                    image = read(path)
-                    ids = segmenter.predict(image)
-                except UserError as error:
-                    failed.append(str(error))
-                    log.error("%s", error)
-                else:
-                    write_ids(output / f"{path.stem}.png", ids)
-                    write_palette(output / f"{path.stem}_palette.png", ids, palette)
-                    write_image(output / f"{path.stem}_overlay.png", overlay(image, ids, palette))
-                bar.advance(task)
-        return failed
-
-
-_PICTURES = ("_palette", "_overlay")
+        """Writes the pictures of images and videos, see `src.engine.prediction`."""
+        return write_predictions(segmenter, files, read, output, palette, limit_frames)

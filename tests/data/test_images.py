@@ -1,11 +1,12 @@
-"""Images to predict on: a file, a folder, a pattern."""
+"""What to predict on: a file, a folder, a pattern; images and videos."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.images import find_images, read_image
+from src.data.images import find_files, read_file, read_image
 from src.utils.errors import UserError
+from src.utils.video import Video, write_video
 
 
 @pytest.fixture
@@ -17,25 +18,25 @@ def folder(tmp_path):
 
 
 def test_a_file_a_folder_and_a_pattern_give_images_sorted_by_name(folder):
-    assert find_images(folder / "b.png") == [folder / "b.png"]
-    assert [p.name for p in find_images(folder)] == ["a.jpg", "b.png", "c.jpeg"]
-    assert [p.name for p in find_images(folder / "*.jp*")] == ["a.jpg", "c.jpeg"]
+    assert find_files(folder / "b.png") == [folder / "b.png"]
+    assert [p.name for p in find_files(folder)] == ["a.jpg", "b.png", "c.jpeg"]
+    assert [p.name for p in find_files(folder / "*.jp*")] == ["a.jpg", "c.jpeg"]
 
 
 def test_nothing_found_says_what_to_give(folder, tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        find_images(folder / "nothing")
+        find_files(folder / "nothing")
     with pytest.raises(UserError, match="no such file"):
-        find_images(folder / "*.bmp")
+        find_files(folder / "*.bmp")
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no image"):
-        find_images(folder / "empty")
+    with pytest.raises(UserError, match="holds no image or video"):
+        find_files(folder / "empty")
 
 
 def test_two_images_of_one_stem_are_refused_since_their_predictions_would_collide(folder):
     Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(folder / "a.png")
     with pytest.raises(UserError, match=r"a\.(jpg|png) and a\.(jpg|png) share a stem"):
-        find_images(folder)
+        find_files(folder)
 
 
 def test_broken_files_are_named(folder):
@@ -50,3 +51,14 @@ def test_broken_files_are_named(folder):
             read_image(folder / name)
     with pytest.raises(UserError, match="missing.jpg"):
         read_image(folder / "missing.jpg")
+
+
+def test_a_video_is_found_beside_images_and_read_as_its_frames(folder):
+    frames = [np.full((32, 48, 3), (value, 0, 0), np.uint8) for value in (40, 120, 200)]
+    write_video(folder / "clip.mp4", frames, rate=12.5)
+    assert [p.name for p in find_files(folder)] == ["a.jpg", "b.png", "c.jpeg", "clip.mp4"]
+    video = read_file(folder / "clip.mp4")
+    assert isinstance(video, Video) and (video.count, video.rate) == (3, 12.5)
+    read = list(video)
+    assert [frame.shape for frame in read] == [(32, 48, 3)] * 3
+    assert all(abs(int(f[16, 24, 0]) - v) < 8 for f, v in zip(read, (40, 120, 200), strict=True))

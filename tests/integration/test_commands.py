@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.data.images import read_image
 from src.metrics import ConfusionMatrix
+from src.utils.video import Video, write_video
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +110,28 @@ def test_one_broken_image_does_not_stop_a_prediction_but_the_exit_code_tells(wor
     assert (workshop.path / "partly" / "good.png").exists()
     again = workshop.run("predict", checkpoint, f"input={pictures}", "output=partly", code=1)
     assert "give another folder" in again
+
+
+def test_a_video_gives_an_overlay_video_and_the_ids_of_every_frame(workshop, trained):
+    run, _ = trained
+    image = read_image(workshop.data / "JPEGImages" / "v01.jpg")[:70, :88]
+    videos = workshop.path / "videos"
+    videos.mkdir()
+    write_video(videos / "clip.mp4", [image, image[:, ::-1], image], rate=5)
+    (videos / "text.avi").write_text("no video")
+    checkpoint = f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
+    printed = workshop.run("predict", checkpoint, f"input={videos}", "output=moving", code=1)
+    assert "text.avi: cannot be read as a video" in printed and "1 of 2 files" in printed
+    output = workshop.path / "moving"
+    video = Video(output / "clip_overlay.mp4")
+    assert (video.count, video.rate) == (3, 5) and next(iter(video)).shape == (70, 88, 3)
+    names = [f"{number:06d}{end}.png" for number in (1, 2, 3) for end in ("", "_palette")]
+    assert sorted(p.name for p in (output / "clip").iterdir()) == names
+    assert np.array(Image.open(output / "clip" / "000003.png")).shape == (70, 88)
+
+    limited = ("limit_samples=2", "output=two_frames")
+    workshop.run("predict", checkpoint, f"input={videos / 'clip.mp4'}", *limited)
+    assert len(list((workshop.path / "two_frames" / "clip").iterdir())) == 4
 
 
 def test_another_dataset_of_other_classes_does_not_fit_a_checkpoint(workshop, trained):
