@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.cli import compose_config
+from src.report.__main__ import _parse as parse_report
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ["README.md", "experiments/README.md"]
@@ -37,6 +38,9 @@ def test_every_command_composes(command):
     command = re.sub(r" \[[^\]]*\]", "", command)  # what may be left out
     name, *arguments = shlex.split(command)[2:]
     name = name.removeprefix("src.")
+    if name == "report":  # the one command without a config
+        parse_report(arguments)
+        return
     overrides = []
     for argument in arguments:
         if argument in ("-m", "--help") or "=" not in argument:
@@ -46,7 +50,7 @@ def test_every_command_composes(command):
         for placeholder, filled in PLACEHOLDERS.items():
             value = re.sub(rf"\b{placeholder}\b|{placeholder}(?!\w)", filled, value)
         overrides.append(f"{key}={value}")
-    assert compose_config(name, overrides)
+    compose_config(name, overrides)
 
 
 @pytest.mark.parametrize(
