@@ -133,7 +133,13 @@ def evaluator(
     metric = ConfusionMatrix(data.num_classes, data.ignore_index)
     samples = data.eval_samples(split)
     return Evaluator(
-        segmenter(cfg, net, data), samples, metric, data.class_names, split, data.palette
+        segmenter(cfg, net, data),
+        samples,
+        metric,
+        data.class_names,
+        split,
+        data.palette,
+        further=_nodes(cfg.metrics),
     )
 
 

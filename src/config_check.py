@@ -27,7 +27,7 @@ TAKEN_OUT = {
     "optimizer": {"parameters"},
 }
 # Nodes whose keys are names the user chooses
-OPEN = {"callbacks", "logger"}
+OPEN = {"callbacks", "logger", "metrics"}
 
 
 @dataclass(frozen=True)

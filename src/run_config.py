@@ -17,8 +17,8 @@ from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("dataset", "model", "device", "inference")
-CHOICES = (*GROUPS, "model/backbone")
+CHOICES = ("dataset", "model", "model/backbone", "device", "inference")
+GROUPS = ("dataset", "model", "device", "inference", "metrics")  # metrics: of eval alone
 DEFAULT_EXPERIMENTS_DIR = "experiments"
 
 
@@ -72,11 +72,11 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
     replaced = {
         o.key_or_group.partition("/")[0]
         for o in parsed
-        if o.key_or_group in CHOICES and o.value() != choices.get(o.key_or_group)
+        if o.key_or_group in {*CHOICES, *GROUPS} and o.value() != choices.get(o.key_or_group)
     }
     with open_dict(cfg):
         for group in GROUPS:
-            if group not in replaced and group in resolved:
+            if group in cfg and group not in replaced and group in resolved:
                 cfg[group] = resolved[group]
         for override in parsed:
             group = override.key_or_group.partition(".")[0]

@@ -27,7 +27,7 @@ def compose(*overrides: str, name: str = "train"):
 
 GROUPS = [
     "dataset", "model", "model/backbone", "optimizer", "optimizer/parameters", "scheduler", "loss",
-    "device", "trainer", "callbacks", "logger", "inference", "paths", "debug", "experiment",
+    "device", "trainer", "callbacks", "logger", "inference", "metrics", "paths", "debug", "experiment",
 ]  # fmt: skip
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from src.engine.inference import Segmenter
 from src.utils.console import class_table, console, scores_table
+from src.utils.errors import UserError
 from src.utils.files import write_json
 from src.utils.visualize import voc_palette
 
@@ -29,7 +30,7 @@ class ImageScores:
 class Evaluation:
     """What an evaluation gives: the content of `eval.json`, and the matrix it comes from."""
 
-    scores: dict[str, float]  # pixel_acc, macc, miou, fwiou
+    scores: dict[str, float]  # pixel_acc, macc, miou, fwiou, and those of further metrics
     per_class: dict[str, dict[str, float]]
     matrix: np.ndarray  # C×C int64, rows targets
     protocol: dict[str, Any]
@@ -54,6 +55,25 @@ class Evaluation:
         return {f"{split}/{name}": value for name, value in self.scores.items()} | classes
 
 
+class Metric(Protocol):
+    """Further scores over a split, derived from what is counted image by image.
+
+    Attributes:
+        counts: Everything counted since `clear`; those of parts of the data add up to the whole's.
+    """
+
+    counts: np.ndarray
+
+    def clear(self) -> None:
+        """Forgets all counts."""
+
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
+        """Counts an image: H×W uint8 ids of its label and of the prediction."""
+
+    def scores(self) -> dict[str, float]:
+        """Fractions by name, NaN where not defined; `x` is logged as `val/x`."""
+
+
 class Evaluator:
     """Evaluates the network of a segmenter over samples.
 
@@ -64,6 +84,7 @@ class Evaluator:
         class_names: For the per-class table.
         split: Name of the split, for the protocol.
         palette: C×3 uint8 RGB, for pictures; None is VOC's.
+        further: Metrics whose scores stand beside those of the confusion matrix.
     """
 
     def __init__(
@@ -74,6 +95,7 @@ class Evaluator:
         class_names: Sequence[str],
         split: str,
         palette: np.ndarray | None = None,
+        further: Sequence[Metric] = (),
     ) -> None:
         self.segmenter = segmenter
         self.samples = samples
@@ -81,15 +103,20 @@ class Evaluator:
         self.class_names = class_names
         self.split = split
         self.palette = voc_palette(len(class_names)) if palette is None else palette
+        self.further = further
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates the first `count` samples; `on_sample` is called after each."""
-        self.metric.clear()
+        for metric in (self.metric, *self.further):
+            metric.clear()
         started = time.perf_counter()
         one, images = copy.copy(self.metric), []
         for sample in _read_ahead(self.samples, count):
             one.clear()
-            one.update(sample.label, self.segmenter.predict(sample.image))
+            pred = self.segmenter.predict(sample.image)
+            one.update(sample.label, pred)
+            for metric in self.further:
+                metric.update(sample.label, pred)
             self.metric.merge(one.matrix)
             scores = one.scores()
             images.append(ImageScores(sample.name, scores["pixel_acc"], scores["miou"]))
@@ -102,12 +129,24 @@ class Evaluator:
             "seconds": round(time.perf_counter() - started, 3),
         }
         return Evaluation(
-            self.metric.scores(),
+            self._scores(),
             self.metric.per_class(self.class_names),
             self.metric.matrix.copy(),
             protocol,
             tuple(images),
         )
+
+    def _scores(self) -> dict[str, float]:
+        scores = self.metric.scores()
+        for metric in self.further:
+            for name, value in metric.scores().items():
+                if name in scores:
+                    raise UserError(
+                        f"{type(metric).__name__}: gives a score {name}, which another metric "
+                        "gives already; rename one"
+                    )
+                scores[name] = value
+        return scores
 
 
 def _read_ahead(samples: Sequence[Any], count: int, ahead: int = 3) -> Iterator[Any]:

@@ -284,3 +284,35 @@ def test_mixed_precision_and_sinking_reach_the_model(tmp_path, monkeypatch, sink
     fit(tmp_path, [], amp_level="O2", loss_scaler=scaler, sink_mode=sink, max_epochs=1)
     assert calls["sink"] is sink
     assert calls["step"].scaled
+
+
+def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refused(tmp_path):
+    class Pixels:
+        """The share of the images' pixels that are predicted as class 1."""
+
+        def clear(self):
+            self.counts = np.zeros(2, np.int64)
+
+        def update(self, target, pred):
+            self.counts += [(pred == 1).sum(), pred.size]
+
+        def scores(self):
+            return {"ones": self.counts[0] / self.counts[1]}
+
+    class AlwaysOne:
+        protocol = {}
+
+        def predict(self, image):
+            return np.ones(image.shape[:2], np.uint8)
+
+    def evaluator(*further):
+        return Evaluator(
+            AlwaysOne(), samples(), ConfusionMatrix(2), ("a", "b"), "val", further=further
+        )
+
+    one = evaluator(Pixels())
+    for _ in range(2):  # counts are cleared in between
+        assert one.run(3).log_metrics("val")["val/ones"] == 1.0
+        assert one.further[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
+    with pytest.raises(UserError, match="Pixels: gives a score ones, which another"):
+        evaluator(Pixels(), Pixels()).run(3)

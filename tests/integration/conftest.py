@@ -37,15 +37,19 @@ def make_dataset(root: Path, train: int = 10, val: int = 4) -> Path:
 
 
 class Workshop:
-    """A working directory with a dataset, in which commands are run."""
+    """A working directory with a dataset, in which commands of a project folder are run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, project: Path = ROOT) -> None:
+        self.path, self.project = path, project
         self.data = path / "shapes_and_discs"
 
     def run(self, command: str, *arguments: str, code: int = 0) -> str:
         """Runs `python -m src.<command>`, expects the exit code, returns what it printed."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160", "GLOG_v": "3"}
+        environment = os.environ | {
+            "PYTHONPATH": str(self.project),
+            "COLUMNS": "160",
+            "GLOG_v": "3",
+        }
         result = subprocess.run(
             [sys.executable, "-m", f"src.{command}", *arguments],
             cwd=self.path,

@@ -1,0 +1,66 @@
+"""The README's examples of extending, taken out of it and trained with as they stand."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTION = re.search(r"^## Extending\n(.*?)^## ", README, re.M | re.S)[1]
+FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", SECTION, re.M | re.S))
+OVERRIDES = re.findall(r"python -m src\.train ([^#\n]*)", SECTION)
+
+
+def test_each_kind_is_one_file_one_yaml_and_one_command():
+    kinds = re.findall(r"^### (?:A|An) (\w+)$", SECTION, re.M)
+    assert kinds == ["dataset", "backbone", "loss", "metric", "callback", "schedule"]
+    assert [Path(name).suffix for name in FILES] == [".py", ".yaml"] * 6
+    assert len(OVERRIDES) == 6
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Path:
+    """A copy of the project with the examples' files in it, and a dataset of that layout."""
+    root = tmp_path_factory.mktemp("extended")
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, content in FILES.items():
+        assert not (root / name).exists(), f"{name} exists: the example would replace it"
+        (root / name).write_text(content, encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 4, "val": 2}.items():
+        for i in range(count):
+            label = np.repeat(rng.integers(0, 19, (8, 1), np.uint8), 96, axis=1).repeat(8, axis=0)
+            label[:4] = 255
+            image = np.stack([label * 10] * 3, axis=-1)
+            for kind, array in {"leftImg8bit": image, "gtFine": label}.items():
+                end = "leftImg8bit" if kind == "leftImg8bit" else "gtFine_labelTrainIds"
+                path = root / "city" / kind / split / "ulm" / f"ulm_{i:06d}_{end}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    return root
+
+
+@pytest.mark.slow
+def test_all_six_together_train_and_evaluate(workshop, extended):
+    workshop = type(workshop)(extended, project=extended)
+    chosen = " ".join(OVERRIDES).replace("DIR", "city").split()
+    workshop.run(
+        "train", *chosen, "dataset.crop_size=[64,64]", "dataset.batch_size=2",
+        "trainer.max_epochs=1", "output_dir=run",
+    )  # fmt: skip
+    run = extended / "run"
+    metrics = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/weight_norm", "val/foreground_iou"} <= set(metrics)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed" and "val/foreground_iou" in summary["best"]
+    during = json.loads((run / "eval.json").read_text())
+    assert list(during["per_class"])[-1] == "bicycle"
+    workshop.run("eval", f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}", "output_dir=again")
+    again = json.loads((extended / "again" / "eval.json").read_text())
+    assert again["foreground_iou"] == during["foreground_iou"]
