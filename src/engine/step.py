@@ -60,7 +60,7 @@ class TrainStep(nn.Cell):
         loss_sum, weight = self.loss.parts(self.network(images), labels)
         loss = loss_sum / self.loss.divisor(weight)
         if self.scaled:
-            loss = self.loss_scaler.scale(loss)
+            loss = loss * self.loss_scaler.scale_value
         return loss, weight
 
     def construct(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -91,9 +91,13 @@ class TrainStep(nn.Cell):
         return self.optimizer(gradients)
 
     def _update_if_finite(self, loss: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
-        loss = self.loss_scaler.unscale(loss)
+        # Not by the scaler's own `unscale`: MindSpore compiles it once for all scalers of a process,
+        # and in PyNative mode it may then read the scale of an earlier one
+        factor = 1 / self.loss_scaler.scale_value
+        loss = loss * factor
         finite = amp.all_finite(gradients)
         if finite:
-            loss = ops.depend(loss, self._update(self.loss_scaler.unscale(gradients)))
+            unscaled = self.map(ops.partial(_scale, factor), gradients)
+            loss = ops.depend(loss, self._update(unscaled))
         self.loss_scaler.adjust(finite)
         return loss

@@ -84,6 +84,15 @@ def test_loss_scaling_changes_neither_loss_nor_update(mode):
     assert np.allclose(weight, START - 0.1 * gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_are_unscaled_without_mindspores_compiled_map(monkeypatch):
+    """It is shared by all scalers of a process, and in PyNative mode at times takes another's scale."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    monkeypatch.setattr(amp.DynamicLossScaler, "unscale", lambda self, inputs: inputs)
+    _, gradient = expected()
+    _, weight = run(step(loss_scaler=amp.DynamicLossScaler(1024, 2, 1000)))
+    assert np.allclose(weight, START - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_an_overflowing_step_is_left_out_and_the_scale_halved():
     scaler = amp.DynamicLossScaler(2**10, 2, 1000)
     images = IMAGES.copy()
