@@ -43,15 +43,19 @@ def limit_onednn_isa() -> None:
     user has set stays. To be called before MindSpore is imported for the first time.
     """
     global _note
-    numbers = (version("mindspore") or "0.0").split(".")
-    affected = (int(numbers[0]), int(numbers[1])) >= (2, 9) and _cpu_has_avx512()
+    installed = version("mindspore") or "0.0"
+    numbers = installed.split(".")
     if _ISA in os.environ:
         _note = f"oneDNN instruction set: {os.environ[_ISA]}, as {_ISA} says"
-    elif affected and "mindspore" in sys.modules:
+    elif (int(numbers[0]), int(numbers[1])) < (2, 9):
+        _note = f"oneDNN as it is: MindSpore {installed} has one with sound AVX-512 convolutions"
+    elif not _cpu_has_avx512():
+        _note = "oneDNN as it is: this CPU has no AVX-512, whose convolutions are slow in it"
+    elif "mindspore" in sys.modules:
         _note = (
             f"MindSpore was imported first: convolutions may be 100 times slower; set {_ISA}=AVX2"
         )
-    elif affected:
+    else:
         os.environ[_ISA] = "AVX2"
         _note = (
             f"oneDNN capped at AVX2 ({_ISA}): its AVX-512 convolutions are 100 times slower here"
@@ -96,7 +100,7 @@ def setup_device(
     ms.set_context(**context)
     if deterministic:
         ms.set_deterministic(True)
-    if target == "CPU" and _note:
+    if target == "CPU":
         log.info(_note)
 
 

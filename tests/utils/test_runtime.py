@@ -36,13 +36,13 @@ def test_affected_versions_on_avx512_are_capped(settle, version):
     assert "AVX2" in runtime._note
 
 
-@pytest.mark.parametrize("version", ["2.7.0", "2.8.0", None])
+@pytest.mark.parametrize("version", ["2.7.0", "2.8.0"])
 def test_older_versions_keep_avx512(settle, version):
-    assert settle(mindspore=version) is None and runtime._note == ""
+    assert settle(mindspore=version) is None and version in runtime._note
 
 
 def test_cpus_without_avx512_need_nothing(settle):
-    assert settle(avx512=False) is None
+    assert settle(avx512=False) is None and "no AVX-512" in runtime._note
 
 
 def test_a_value_of_the_user_stays_and_is_reported(settle):
