@@ -91,8 +91,8 @@ class TrainStep(nn.Cell):
         return self.optimizer(gradients)
 
     def _update_if_finite(self, loss: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
-        # Not by the scaler's own `unscale`: MindSpore compiles it once for all scalers of a process,
-        # and in PyNative mode it may then read the scale of an earlier one
+        # Not by the scaler's own `unscale`: MindSpore compiles that once for all scalers of a
+        # process, and in PyNative mode it may read the scale of an earlier one
         factor = 1 / self.loss_scaler.scale_value
         loss = loss * factor
         finite = amp.all_finite(gradients)
