@@ -9,6 +9,17 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
+def take_back_sigterm() -> None:
+    """Puts Python's handler in place again, to be called once a data pipeline is at work.
+
+    MindSpore's threads replace it: a SIGTERM from the parent process (a scheduler, a sweep) would
+    end the process on the spot, with exit code 0 and nothing saved.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
 class Interrupts:
     """Holds SIGINT and SIGTERM back inside a `with`, until `obey` or its end lets them through.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 
+from src.engine.interrupts import take_back_sigterm
+
 if TYPE_CHECKING:
     from src.engine.trainer import Trainer
 
@@ -59,6 +61,9 @@ class StateTracker(Callback):
     def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
         self.trainer.state.epoch = run_context.original_args().cur_epoch_num
         self.trainer.state.evaluation = None
+
+    def on_train_step_begin(self, run_context: ms.train.RunContext) -> None:
+        take_back_sigterm()
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         params = run_context.original_args()
