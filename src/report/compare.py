@@ -25,6 +25,11 @@ class Difference:
     key: str
     along: tuple[str, ...] = ()
 
+    @property
+    def heading(self) -> str:
+        """The key as the head of a column: `loss` for the class of the loss."""
+        return self.key.removesuffix("._target_")
+
 
 @dataclass(frozen=True)
 class Group:

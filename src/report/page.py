@@ -101,7 +101,7 @@ def _groups(overview: Overview, color: dict[str, tuple[int, int]]) -> str:
         config = experiment(group.runs[0])
         cells += [_value(config, d.key) for d in overview.columns]
         rows.append(cells)
-    heads = ["", "runs", *(SCORE_NAMES[s] for s in SCORES), *(d.key for d in overview.columns)]
+    heads = ["", "runs", *(SCORE_NAMES[s] for s in SCORES), *(d.heading for d in overview.columns)]
     note = "mean ± standard deviation over seeds, of the completed runs; percent"
     return _section("groups", "Experiments", note, _table(heads, rows))
 
@@ -125,7 +125,7 @@ def _runs(overview: Overview, color: dict[str, tuple[int, int]], base: Path) -> 
             ]
             rows.append(cells)
     heads = ["run", "status", "seed", "epochs", "best", *(SCORE_NAMES[s] for s in SCORES), "time"]
-    heads += [d.key for d in overview.columns]
+    heads += [d.heading for d in overview.columns]
     find = '<input id="filter" type="search" placeholder="filter runs" aria-label="filter runs">'
     note = "scores of each run's best weights, percent; click a heading to sort"
     return _section("runs", "Runs", note, find + _table(heads, rows)) if rows else ""

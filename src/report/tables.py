@@ -64,7 +64,7 @@ def weights(run: Run) -> str:
 
 def group_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the groups: runs, scores in percent, what sets them apart."""
-    header = ["runs", *(SCORE_NAMES[s] for s in SCORES), *(d.key for d in overview.columns)]
+    header = ["runs", *(SCORE_NAMES[s] for s in SCORES), *(d.heading for d in overview.columns)]
     rows = []
     for group in overview.groups:
         config = experiment(group.runs[0])
