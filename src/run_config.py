@@ -36,7 +36,12 @@ def with_choices_of_run(arguments: list[str]) -> list[str]:
     given = _given(arguments)
     if given.get("ckpt_path", "null") == "null":
         directory = given.get("paths.experiments_dir", DEFAULT_EXPERIMENTS_DIR)
-        given["ckpt_path"] = str(newest_checkpoint(directory))
+        try:
+            given["ckpt_path"] = str(newest_checkpoint(directory))
+        except UserError:
+            if "--cfg" in arguments:  # to be shown without a run, too
+                return arguments
+            raise
         arguments = [*arguments, f"ckpt_path={given['ckpt_path']}"]
     run = run_directory_of(Path(given["ckpt_path"]))
     if run is None:
