@@ -64,9 +64,11 @@ class TrainStep(nn.Cell):
         return loss, weight
 
     def construct(self, images: Tensor, labels: Tensor) -> Tensor:
-        size = images.shape[0] // self.accumulate
-        (loss, weight), gradients = self.gradients(images[:size], labels[:size])
-        if self.accumulate > 1:
+        if self.accumulate == 1:
+            (loss, weight), gradients = self.gradients(images, labels)
+        else:
+            size = images.shape[0] // self.accumulate
+            (loss, weight), gradients = self.gradients(images[:size], labels[:size])
             # Parts are averaged one by one, as half precision wants it, and weighted when added
             loss = loss * self.loss.divisor(weight)
             gradients = self.map(ops.partial(_scale, self.loss.divisor(weight)), gradients)

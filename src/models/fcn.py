@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
-from src.models.layers import BilinearUpsample
+from src.models.layers import BilinearUpsample, cut
 from src.utils.errors import UserError
 
 STRIDES = (8, 16, 32)
@@ -93,18 +93,13 @@ class FCN(nn.Cell):
         pool3, pool4, fc7 = self.backbone(images)
         scores = self.score_fr(fc7)
         if self.stride == 32:
-            return _cut(self.upscore32(scores), images)
+            return cut(self.upscore32(scores), images)
         if self.scale_pool4 != 1.0:
             pool4 = pool4 * self.scale_pool4
-        scores = _cut(self.upscore2(scores), pool4) + self.score_pool4(pool4)
+        scores = cut(self.upscore2(scores), pool4) + self.score_pool4(pool4)
         if self.stride == 16:
-            return _cut(self.upscore16(scores), images)
+            return cut(self.upscore16(scores), images)
         if self.scale_pool3 != 1.0:
             pool3 = pool3 * self.scale_pool3
-        scores = _cut(self.upscore_pool4(scores), pool3) + self.score_pool3(pool3)
-        return _cut(self.upscore8(scores), images)
-
-
-def _cut(maps: Tensor, like: Tensor) -> Tensor:
-    """The top left part of `maps`, of the height and width of `like`."""
-    return maps[:, :, : like.shape[2], : like.shape[3]]
+        scores = cut(self.upscore_pool4(scores), pool3) + self.score_pool3(pool3)
+        return cut(self.upscore8(scores), images)

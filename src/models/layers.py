@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
+from mindspore.ops import functional as F
 
 from src.utils.errors import UserError
 
@@ -121,3 +122,12 @@ def conv_norm_relu(convolution: nn.Conv2d, batch_norm: bool) -> list[nn.Cell]:
     """The convolution, batch normalisation of its channels if wanted, and ReLU."""
     norm = [nn.BatchNorm2d(convolution.out_channels)] if batch_norm else []
     return [convolution, *norm, nn.ReLU()]
+
+
+def cut(maps: Tensor, like: Tensor) -> Tensor:
+    """The top left part of `maps`, of the height and width of `like`."""
+    height, width = like.shape[2], like.shape[3]
+    # Where nothing is cut, MindSpore would copy: up to a tenth of a training step on the CPU
+    if F.isconstant(height) and F.isconstant(width) and maps.shape[2:] == (height, width):
+        return maps
+    return maps[:, :, :height, :width]
