@@ -1,7 +1,7 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval predict test test-quick lint fix lock clean
+.PHONY: help setup demo train eval predict bench test test-quick lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -39,6 +39,9 @@ train: $(STAMP)  ## Train; options in ARGS="model=fcn16s dataset=voc2012"
 
 eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path=…"
 	$(RUN) src.eval $(ARGS)
+
+bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
+	$(RUN) src.benchmark $(ARGS)
 
 test: $(STAMP)  ## All tests, under ten minutes on two cores
 	$(RUN) pytest -n 2 $(ARGS)

@@ -65,6 +65,11 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     return net
 
 
+def bare_network(cfg: DictConfig) -> nn.Cell:
+    """The network with the weights its constructor gives it."""
+    return instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+
+
 def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network of `ckpt_path`, whose parameters must all fit."""
     if cfg.model.backbone.get("pretrained"):
@@ -179,7 +184,7 @@ def _untrained(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
             f"classes ({', '.join(data.class_names[:4])} …); choose the dataset that the network "
             "was trained on, or one of the same classes"
         )
-    return instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    return bare_network(cfg)
 
 
 def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:

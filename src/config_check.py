@@ -82,6 +82,8 @@ RULES: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),
     "split": Rule(str, nullable=True),
     "limit_samples": Rule(int, low=1, nullable=True),
+    "steps": Rule(int, low=1),
+    "patience": Rule(float, above=0),
     "dataset.batch_size": Rule(int, low=1),
     "dataset.crop_size": Rule(int, low=32, pair=True, nullable=True),
     "dataset.scale_range": Rule(float, above=0, pair=True, nullable=True),

@@ -201,9 +201,13 @@ class SegDataModule:
                 )
         return {split: self._splits[split].report for split in splits}
 
-    def _open(self, split: str) -> tuple[MindRecordFile, int]:
+    def record_file(self, split: str) -> Path:
+        """The MindRecord file of a split, prepared if need be."""
         self.prepare(split)
-        record = MindRecordFile(self._splits[split].path)
+        return self._splits[split].path
+
+    def _open(self, split: str) -> tuple[MindRecordFile, int]:
+        record = MindRecordFile(self.record_file(split))
         return record, min(len(record), self.limit_samples or len(record))
 
     def train_samples(self) -> TrainSamples:

@@ -36,7 +36,7 @@ class Boundary:
             parts = {name: part.state_dict() for name, part in self._parts().items()}
             self._progress = {"fit": state.state_dict(), "parts": parts}
         if save:
-            self._save()
+            self.save()
         self.interrupts.obey()
 
     @contextmanager
@@ -47,7 +47,7 @@ class Boundary:
                 yield
         except KeyboardInterrupt:
             if self.interrupts.held is not None:  # else it came inside a step
-                self._save()
+                self.save()
             raise
 
     def restore(self) -> None:
@@ -65,7 +65,8 @@ class Boundary:
         for name, part in self._parts().items():
             part.load_state_dict(progress["parts"].get(name, {}))
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes what the newest boundary reached, unless it is written."""
         if self._progress is not None:
             save_state(self._trainer.step, self._progress, self._trainer.checkpoint_dir)
             self._trainer.save_weights("last")

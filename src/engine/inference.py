@@ -122,18 +122,25 @@ class Segmenter:
                 count[region] += 1
         return total / count
 
+    def class_ids(self, images: np.ndarray) -> np.ndarray:
+        """Class ids N×H×W of N×3×H×W normalised images, H and W multiples of 32."""
+        return self._infer(images, probabilities=False)
+
     def _run(self, image: np.ndarray, probabilities: bool) -> np.ndarray:
         height, width = image.shape[:2]
         pad_h, pad_w = -height % MULTIPLE, -width % MULTIPLE
         planes = self.normalization.apply(image)
         padded = np.pad(planes, ((0, 0), (0, pad_h), (0, pad_w)))[None]
+        return self._infer(padded, probabilities)
+
+    def _infer(self, images: np.ndarray, probabilities: bool) -> np.ndarray:
         if probabilities not in self._heads:
             self._heads[probabilities] = _Head(self.network, probabilities)
         head = self._heads[probabilities]
         training = self.network.training
         head.set_train(False)
         try:
-            return head(Tensor(padded)).asnumpy()
+            return head(Tensor(images)).asnumpy()
         finally:
             self.network.set_train(training)
 

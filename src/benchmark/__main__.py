@@ -1,0 +1,74 @@
+"""Measures speed and memory: `python -m src.benchmark [only=train_step] [steps=N]`."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, open_dict
+
+from src.benchmark import measurements
+from src.benchmark.tables import show
+from src.cli import command, save_resolved
+from src.engine.rundir import RunDirectory
+from src.utils.errors import UserError, nearest
+from src.utils.files import write_json
+from src.utils.runtime import version, versions
+
+log = logging.getLogger("src.benchmark")  # __name__ is __main__ here
+
+NETWORK = ("train_step", "inference", "inference_batch1")
+OTHERS = ("data", "evaluation", "trainer_overhead", "startup")
+NAMES = ("model", *NETWORK, *OTHERS)
+
+
+@command("benchmark")
+def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
+    """Measures what `only` names, prints the tables, writes the JSON file."""
+    names = _names(cfg.only)
+    save_resolved(cfg, run, show=False)
+    run.update(device=cfg.device.target)
+    with open_dict(cfg):
+        cfg.layout = None  # of PyTorch's tensors
+    found: dict[str, Any] = {}
+    if {"model", *NETWORK} & set(names):
+        found["model"] = measurements.model(cfg)
+    if {*NETWORK} & set(names):
+        found["sgemm"] = measurements.sgemm(cfg)
+    for name in names:
+        if name == "model":
+            continue
+        log.info("measuring %s", name)
+        if name in NETWORK:
+            found[name] = measurements.network(name, cfg)
+            _add_share(found[name], found, training=name == "train_step")
+        else:
+            found[name] = getattr(measurements, name)(cfg)
+    show(found, cfg)
+    result = {**found, "versions": {**versions(), "torch": version("torch")}}
+    paths = [run.path / "benchmark.json", *([Path(cfg.output)] if cfg.output else [])]
+    for path in paths:
+        write_json(path, result)
+    log.info("the numbers: %s", paths[-1])
+
+
+def _names(only: Any) -> list[str]:
+    """What is to be measured, in order."""
+    chosen = NAMES if only is None else list(only) if isinstance(only, ListConfig) else [only]
+    for name in chosen:
+        if name not in NAMES:
+            hint = nearest(str(name), NAMES) or f"; there are {', '.join(NAMES)}"
+            raise UserError(f"only={name}: no such measurement{hint}")
+    return [name for name in NAMES if name in chosen]
+
+
+def _add_share(measured: dict[str, Any], found: dict[str, Any], training: bool) -> None:
+    """The share of the SGEMM rate that convolutions alone make of the time."""
+    macs = found["model"]["macs"]
+    if training:  # the gradients of the weights and, but for the first layer, of the input
+        macs = 3 * macs - found["model"]["first_macs"]
+    gflops = 2e-9 * macs * measured["images_per_second"]
+    measured["sgemm_share"] = gflops / found["sgemm"]["gflops"]
+
+
+if __name__ == "__main__":
+    benchmark()

@@ -1,0 +1,125 @@
+"""What races whom, and what is told of it: one dict a measurement, as the JSON file has it."""
+
+import importlib.util
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from src.benchmark.workers import Contender, Result, paired_ratio, race
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = "src.benchmark"
+LAYOUTS = ("contiguous", "channels_last")  # of PyTorch's tensors
+
+Measured = dict[str, Any]
+
+
+def model(cfg: DictConfig) -> Measured:
+    """Parameters and multiply-accumulates."""
+    return _alone(Contender(f"{HERE}.model.count"), cfg, 1).facts
+
+
+def sgemm(cfg: DictConfig) -> Measured:
+    """The rate of plain float32 matrix products: no step can be faster."""
+    result = _alone(Contender(f"{HERE}.networks.sgemm"), cfg, cfg.steps)
+    return {"gflops": result.facts["operations"] / min(result.seconds) / 1e9}
+
+
+def network(name: str, cfg: DictConfig) -> Measured:
+    """A training step or inference, beside PyTorch and the tutorial's way."""
+    contenders = {"ours": Contender(f"{HERE}.networks.{name}")}
+    layout = _layout(name, cfg)
+    if layout is not None:
+        contenders["pytorch"] = _pytorch(name, layout)
+    results = race(contenders, cfg, cfg.steps)
+    # Last and alone, since it may take minutes; as installed, with all oneDNN's instruction sets
+    tutorial = Contender(
+        f"{HERE}.tutorial.{name}",
+        environment={"ONEDNN_MAX_CPU_ISA": "ALL"},
+        patience=cfg.patience,
+    )
+    return _told(results | race({"tutorial": tutorial}, cfg, 1))
+
+
+def data(cfg: DictConfig) -> Measured:
+    """An epoch of training input on one thread, beside the tutorial's; and ours on two."""
+    one = {"dataset.num_workers": 1}
+    contenders = {
+        "ours": Contender(f"{HERE}.pipeline.data", one),
+        "tutorial": Contender(f"{HERE}.tutorial.data", one),
+        "two_workers": Contender(f"{HERE}.pipeline.data", {"dataset.num_workers": 2}),
+    }
+    return _told(race(contenders, cfg, cfg.steps))
+
+
+def evaluation(cfg: DictConfig) -> Measured:
+    """All of an evaluation but the network, beside the tutorial's four metrics alone."""
+    contenders = {
+        "ours": Contender(f"{HERE}.pipeline.evaluation"),
+        "tutorial": Contender(f"{HERE}.tutorial.evaluation"),
+    }
+    return _told(race(contenders, cfg, cfg.steps))
+
+
+def trainer_overhead(cfg: DictConfig) -> Measured:
+    """`Trainer.fit` beside `mindspore.train.Model.train`, a step of a small network."""
+    contenders = {
+        "ours": Contender(f"{HERE}.overhead.trainer"),
+        "bare": Contender(f"{HERE}.overhead.bare"),
+    }
+    return _told(race(contenders, cfg, cfg.steps))
+
+
+def startup(cfg: DictConfig) -> Measured:
+    """`python -m src.train --cfg job`, a process from start to end."""
+    seconds = []
+    for _ in range(max(3, cfg.steps) + 1):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "src.train", "--cfg", "job"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - started)
+    return _told({"ours": Result(seconds=seconds[1:], first_seconds=seconds[0])})
+
+
+def _told(results: dict[str, Result]) -> Measured:
+    """Ours, and each rival below its name with the ratio ours / theirs."""
+    ours = results["ours"]
+    told = ours.as_dict()
+    for name, result in results.items():
+        if name != "ours":
+            told[name] = result.as_dict()
+            told[name]["ratio"] = paired_ratio(ours, result)
+    return told
+
+
+def _alone(contender: Contender, cfg: DictConfig, rounds: int) -> Result:
+    (result,) = race({"it": contender}, cfg, rounds).values()
+    if not result.seconds:
+        raise RuntimeError(f"{contender.target}: {result.error}")
+    return result
+
+
+def _pytorch(name: str, layout: str) -> Contender:
+    return Contender(f"{HERE}.pytorch.{name}", {"layout": layout})
+
+
+def _layout(name: str, cfg: DictConfig) -> str | None:
+    """The layout in which PyTorch is faster; None where it does not run."""
+    if importlib.util.find_spec("torch") is None:
+        log.info("torch is not installed: no comparison with PyTorch (pip install torch)")
+        return None
+    fastest: dict[str, float] = {}
+    for layout in LAYOUTS:
+        (result,) = race({layout: _pytorch(name, layout)}, cfg, 1).values()
+        if not result.seconds:
+            log.info("no comparison with PyTorch: %s", result.error)
+            return None
+        fastest[layout] = min(result.seconds)
+    return min(fastest, key=fastest.get)

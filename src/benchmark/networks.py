@@ -1,0 +1,88 @@
+"""Ours: a training step and inference on random tensors; the rate of plain matrix products."""
+
+import time
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from omegaconf import DictConfig
+
+from src import build
+from src.benchmark.random_batch import random_batch
+from src.benchmark.workers import Work
+from src.engine.inference import Segmenter
+from src.engine.step import TrainStep
+from src.utils.normalization import IMAGENET_RGB
+
+RATE = 0.01  # of a training step; its value costs nothing
+
+
+def train_step(cfg: DictConfig) -> Work:
+    """Forward, backward and update of the configured network, in the configured mode."""
+    build.setup(cfg)
+    network = build.bare_network(cfg)
+    ms.amp.auto_mixed_precision(network, cfg.device.amp_level)
+    step = TrainStep(network, build.loss(cfg), build.optimizer(cfg, network, RATE))
+    step.set_train()
+    return step_work(step, network, *random_batch(cfg))
+
+
+def step_work(step: nn.Cell, network: nn.Cell, images: np.ndarray, labels: np.ndarray) -> Work:
+    """Runs a step again and again on one batch."""
+    batch = Tensor(images), Tensor(labels)
+
+    def run() -> None:
+        step(*batch).asnumpy()  # waits for the device
+
+    return Work(run, len(images), {"parameters": parameter_count(network)}, _device_peak())
+
+
+def inference(cfg: DictConfig, count: int | None = None) -> Work:
+    """Images to class ids on the path of validation, evaluation and prediction."""
+    build.setup(cfg)
+    network = build.bare_network(cfg)
+    network.set_train(False)
+    segmenter = Segmenter(network, IMAGENET_RGB)
+    images, _ = random_batch(cfg, count)
+
+    def run() -> None:
+        segmenter.class_ids(images)
+
+    return Work(run, len(images), {"parameters": parameter_count(network)}, _device_peak())
+
+
+def inference_batch1(cfg: DictConfig) -> Work:
+    """The same for a single image."""
+    return inference(cfg, count=1)
+
+
+def sgemm(cfg: DictConfig, size: int = 4096) -> Work:
+    """A product of square float32 matrices; on the CPU NumPy's too, and the faster one counts."""
+    build.setup(cfg)
+    left, right = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
+    ours, theirs = Tensor(left), Tensor(right)
+    products = [lambda: ops.matmul(ours, theirs)[0, 0].asnumpy()]
+    if cfg.device.target == "CPU":
+        products.append(lambda: left @ right)
+
+    def run() -> float:
+        seconds = []
+        for product in products:
+            started = time.perf_counter()
+            product()
+            seconds.append(time.perf_counter() - started)
+        return min(seconds)
+
+    return Work(run, facts={"operations": 2 * size**3})
+
+
+def parameter_count(network: nn.Cell) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.size for parameter in network.trainable_params())
+
+
+def _device_peak() -> Callable[[], float] | None:
+    if ms.get_context("device_target") == "CPU":
+        return None
+    return lambda: ms.runtime.max_memory_allocated() / 1e6

@@ -1,0 +1,89 @@
+"""What a person sees of a benchmark."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from src.utils.console import console, percent
+
+RIVALS = {
+    "pytorch": "PyTorch",
+    "tutorial": "tutorial",
+    "bare": "Model.train",
+    "two_workers": "2 workers",
+}
+LAYOUTS = {"contiguous": "NCHW", "channels_last": "NHWC"}
+
+
+def show(found: dict[str, Any], cfg: DictConfig) -> None:
+    """Prints the tables of all that was measured."""
+    if "model" in found:
+        console.print(_model_table(found["model"], cfg))
+    timed = {name: row for name, row in found.items() if "seconds" in row}
+    if timed:
+        console.print(_times_table(timed, found, cfg))
+
+
+def _model_table(model: dict[str, Any], cfg: DictConfig) -> Table:
+    table = Table(title="Network", title_justify="left")
+    for column in ("backbone", "stride", "classes", "parameters", "MACs", "of an image"):
+        table.add_column(column, justify="left" if column == "backbone" else "right")
+    table.add_row(
+        _backbone(cfg),
+        str(cfg.model.stride),
+        str(cfg.model.num_classes),
+        f"{model['parameters'] / 1e6:.2f} M",
+        f"{model['macs'] / 1e9:.2f} G",
+        f"{model['height']}×{model['width']}",
+    )
+    return table
+
+
+def _times_table(timed: dict[str, Any], found: dict[str, Any], cfg: DictConfig) -> Table:
+    height, width = cfg.dataset.crop_size
+    title = f"Batch {cfg.dataset.batch_size}, {height}×{width}, {cfg.device.target}"
+    if "sgemm" in found:
+        title += f"; matrix products {found['sgemm']['gflops']:.0f} GFLOP/s"
+    table = Table(title=title, title_justify="left")
+    for column in ("what", "by", "median", "spread", "first", "images/s",
+                   "ours / theirs", "peak MB", "of SGEMM"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("what", "by") else "right")
+    for name, row in timed.items():
+        _add_row(table, name, "ours", row)
+        for rival, title in RIVALS.items():
+            if rival in row:
+                _add_row(table, "", title, row[rival])
+    return table
+
+
+def _add_row(table: Table, name: str, by: str, row: dict[str, Any]) -> None:
+    if "seconds" not in row:
+        told = row.get("error") or f"more than {row['beyond_seconds']:g} s"
+        table.add_row(name, by, told)
+        return
+    layout = row.get("layout")
+    table.add_row(
+        name,
+        f"{by} {LAYOUTS[layout]}" if layout else by,
+        seconds(row["seconds"]),
+        f"{seconds(row['fastest'])}–{seconds(row['slowest'])}",
+        seconds(row["first_seconds"]),
+        f"{row['images_per_second']:.2f}",
+        "" if row.get("ratio") is None else f"{row['ratio']:.3f}",
+        "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",
+        f"{percent(row['sgemm_share'])} %" if "sgemm_share" in row else "",
+    )
+
+
+def seconds(value: float) -> str:
+    """A duration with three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _backbone(cfg: DictConfig) -> str:
+    node = cfg.model.backbone
+    kind = node["_target_"].rpartition(".")[2]
+    if kind == "VGG":
+        return f"VGG-{node.depth}" + ("" if node.width == 1 else f", width {node.width:g}")
+    return node.get("name", kind)

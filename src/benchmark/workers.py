@@ -1,0 +1,215 @@
+"""Contenders in processes of their own, which take turns."""
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from src.utils.errors import UserError
+
+WARM_UP_SECONDS, WARM_UP_RUNS = 1.0, 3
+
+
+@dataclass
+class Work:
+    """What a contender does.
+
+    Attributes:
+        run: Does it once. It may return the seconds that count; None is the time it took.
+        images: Images in one run.
+        facts: What else is to be told, such as the number of parameters; `run` may add to it.
+        peak_mb: The device's largest memory so far; None takes the process's.
+    """
+
+    run: Callable[[], float | None]
+    images: int = 1
+    facts: dict[str, Any] = field(default_factory=dict)
+    peak_mb: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A function config → `Work`, by its dotted name, and the process it is called in.
+
+    Attributes:
+        target: The function.
+        overrides: Values of the config, by dotted key.
+        environment: Variables of the process.
+        patience: Seconds until the first run must be over; None waits.
+    """
+
+    target: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    patience: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a contender took. Without `seconds` there is an `error`, or it was `beyond` patience."""
+
+    seconds: list[float] = field(default_factory=list)
+    first_seconds: float | None = None  # compilation and the first run
+    images: int = 1
+    peak_mb: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    beyond: float | None = None
+
+    @property
+    def median(self) -> float | None:
+        """The median run, in seconds."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the JSON file."""
+        if not self.seconds:
+            return {"error": self.error} if self.error else {"beyond_seconds": self.beyond}
+        return {
+            "seconds": self.median,
+            "fastest": min(self.seconds),
+            "slowest": max(self.seconds),
+            "runs": len(self.seconds),
+            "first_seconds": self.first_seconds,
+            "images_per_second": self.images / self.median,
+            "peak_mb": self.peak_mb,
+            **self.facts,
+        }
+
+
+def race(contenders: dict[str, Contender], cfg: DictConfig, rounds: int) -> dict[str, Result]:
+    """Sets all contenders up, lets each run once a round, and tells what they took.
+
+    Raises:
+        UserError: A contender did.
+    """
+    racers = {name: _Racer(contender, cfg) for name, contender in contenders.items()}
+    try:
+        for racer in racers.values():
+            racer.start()
+        for round_ in range(rounds):
+            order = list(racers.values())
+            for racer in order if round_ % 2 == 0 else reversed(order):
+                racer.run()
+        return {name: racer.finish() for name, racer in racers.items()}
+    finally:
+        for racer in racers.values():
+            racer.stop()
+
+
+def paired_ratio(ours: Result, theirs: Result) -> float | None:
+    """The median over the rounds they ran side by side of ours / theirs; else of the medians."""
+    if not ours.seconds or not theirs.seconds:
+        return None
+    if len(ours.seconds) != len(theirs.seconds):
+        return ours.median / theirs.median
+    return statistics.median(a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True))
+
+
+class _Racer:
+    def __init__(self, contender: Contender, cfg: DictConfig) -> None:
+        self._contender = contender
+        self._cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        for key, value in contender.overrides.items():
+            OmegaConf.update(self._cfg, key, value)
+        self._seconds: list[float] = []
+        self._first: dict[str, Any] = {}
+        self._lost: Result | None = None
+        self._process: multiprocessing.process.BaseProcess | None = None
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        arguments = (end, self._contender.target, OmegaConf.to_container(self._cfg))
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        variables = {"GLOG_v": "3", **os.environ, **self._contender.environment}
+        before = os.environ.copy()
+        os.environ.update(variables)  # a spawned process takes the environment as it is now
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        end.close()
+        self._first = self._receive(self._contender.patience) or {}
+
+    def run(self) -> None:
+        if self._lost is None:
+            self._pipe.send(True)
+            answer = self._receive()
+            if answer is not None:
+                self._seconds.append(answer["seconds"])
+
+    def finish(self) -> Result:
+        if self._lost is None:
+            self._pipe.send(False)
+            last = self._receive()
+            if last is not None:
+                return Result(seconds=self._seconds, **self._first, **last)
+        return self._lost
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def _receive(self, patience: float | None = None) -> dict[str, Any] | None:
+        answer: dict[str, Any] = {"error": "its process ended without a word"}
+        if not self._pipe.poll(patience):
+            self._lost = Result(beyond=patience)
+            self.stop()
+            return None
+        with suppress(EOFError):
+            answer = self._pipe.recv()
+        if "mistake" in answer:
+            raise UserError(answer["mistake"])
+        if "error" in answer:
+            self._lost = Result(error=answer["error"])
+            return None
+        return answer
+
+
+def _serve(pipe: Connection, target: str, cfg: dict[str, Any]) -> None:
+    """The contender's process: sets up, warms up, and runs as often as it is asked to."""
+    try:
+        work = get_object(target)(OmegaConf.create(cfg))
+        started = time.perf_counter()
+        first, runs = _timed(work), 1
+        while time.perf_counter() - started < first + WARM_UP_SECONDS and runs < WARM_UP_RUNS:
+            _timed(work)
+            runs += 1
+        pipe.send({"first_seconds": first, "images": work.images})
+        while pipe.recv():
+            pipe.send({"seconds": _timed(work)})
+        peak = work.peak_mb() if work.peak_mb else process_peak_mb()
+        pipe.send({"peak_mb": peak, "facts": work.facts})
+    except UserError as error:
+        pipe.send({"mistake": str(error)})
+    except Exception as error:
+        pipe.send({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def _timed(work: Work) -> float:
+    started = time.perf_counter()
+    counted = work.run()
+    return time.perf_counter() - started if counted is None else counted
+
+
+def process_peak_mb() -> float:
+    """The largest resident memory of this process so far."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

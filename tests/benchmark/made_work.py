@@ -1,0 +1,31 @@
+"""Contenders that take known times; imported by their processes."""
+
+import time
+
+from omegaconf import DictConfig
+
+from src.benchmark.workers import Work
+from src.utils.errors import UserError
+
+
+def counted(cfg: DictConfig) -> Work:
+    """The n-th run takes `cfg.each` · n seconds, as it says itself."""
+    runs = []
+
+    def run() -> float:
+        runs.append(None)
+        return cfg.each * len(runs)
+
+    return Work(run, images=4, facts={"seed": cfg.seed})
+
+
+def asleep(cfg: DictConfig) -> Work:
+    return Work(lambda: time.sleep(60))
+
+
+def failing(cfg: DictConfig) -> Work:
+    raise ZeroDivisionError("by zero\nand more")
+
+
+def mistaken(cfg: DictConfig) -> Work:
+    raise UserError("each=0: expected more")

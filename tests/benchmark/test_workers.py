@@ -1,0 +1,45 @@
+import pytest
+from omegaconf import OmegaConf
+
+from src.benchmark.workers import Contender, Result, paired_ratio, race
+from src.utils.errors import UserError
+
+CFG = OmegaConf.create({"each": 1.0, "seed": 7})
+
+
+def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_rounds():
+    slow = Contender("made_work.counted", overrides={"each": 2.0})
+    results = race({"quick": Contender("made_work.counted"), "slow": slow}, CFG, rounds=3)
+    # Three runs of warm-up, of which the first is told
+    assert results["quick"].first_seconds == 1
+    assert results["quick"].seconds == [4, 5, 6]
+    assert results["slow"].seconds == [8, 10, 12]
+    assert results["slow"].peak_mb > 5
+    told = results["quick"].as_dict()
+    assert (told["seconds"], told["fastest"], told["slowest"]) == (5, 4, 6)
+    assert (told["images_per_second"], told["seed"]) == (4 / 5, 7)
+    assert paired_ratio(results["quick"], results["slow"]) == 0.5
+
+
+def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
+    contenders = {
+        "counted": Contender("made_work.counted"),
+        "asleep": Contender("made_work.asleep", patience=3),
+        "failing": Contender("made_work.failing"),
+    }
+    results = race(contenders, CFG, rounds=1)
+    assert results["counted"].seconds == [4]
+    assert results["asleep"].as_dict() == {"beyond_seconds": 3}
+    assert results["failing"].as_dict() == {"error": "ZeroDivisionError: by zero"}
+    assert paired_ratio(results["counted"], results["asleep"]) is None
+
+
+def test_a_mistake_of_the_user_ends_the_race_in_its_own_words():
+    with pytest.raises(UserError, match="^each=0: expected more$"):
+        race({"it": Contender("made_work.mistaken")}, CFG, rounds=1)
+
+
+def test_the_ratio_is_that_of_neighbouring_runs():
+    # 1/2, 2/2 and 9/3: a slow spell of the machine meets both of a round
+    assert paired_ratio(Result([1, 2, 9]), Result([2, 2, 3])) == 1
+    assert paired_ratio(Result([1, 2, 9]), Result([4])) == 0.5
