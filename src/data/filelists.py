@@ -66,8 +66,8 @@ def pair(names: Sequence[str], images: Files, labels: Files, origin: object) -> 
         missing = [name for name in names if name not in files]
         if missing:
             raise UserError(
-                f"{origin}: no {kind} file for {few(missing)} of {len(names)} samples; add the "
-                "files, or list only names that have one"
+                f"{origin}: {len(missing)} of {len(names)} samples have no {kind} file: "
+                f"{few(missing)}; add the files, or list only names that have one"
             )
         ambiguous = [path.name for name in names for path in files[name] if len(files[name]) > 1]
         if ambiguous:

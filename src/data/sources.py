@@ -122,7 +122,7 @@ class FolderSource:
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
         images, labels = self._images(split), self._labels(split)
-        lists = self._lists(images)
+        lists = self._lists(images, split)
         if split in lists:
             return pair(self._listed(split, lists, images), images, labels, lists[split])
         if lists or self.val_fraction is None or split not in ("train", "val"):
@@ -153,10 +153,14 @@ class FolderSource:
             f"dataset.root, or name the folder by dataset.source.{key}"
         )
 
-    def _lists(self, images: Files) -> dict[str, Path]:
-        """The list files by split; beside the folders, a text file that begins with an image."""
+    def _lists(self, images: Files, split: str) -> dict[str, Path]:
+        """The list files by split.
+
+        Beside the folders a text file is one if it begins with an image, or bears the name asked
+        for: an empty train.txt is a mistake to be told, not a file to be overlooked.
+        """
         texts = [p for p in sorted(self.folder.glob("*.txt")) if p.name != "classes.txt"]
-        texts = [p for p in texts if any(name in images for name in read_list(p, images)[:1])]
+        texts = [p for p in texts if p.stem == split or _begins_with(p, images)]
         texts += sorted((self.folder / "ImageSets" / "Segmentation").glob("*.txt"))
         return {path.stem: path for path in texts}
 
@@ -185,6 +189,10 @@ class FolderSource:
             self.val_fraction,
         )
         return names[:count] if split == "val" else names[count:]
+
+
+def _begins_with(path: Path, images: Files) -> bool:
+    return any(name in images for name in read_list(path, images)[:1])
 
 
 def _ids(values: Sequence[int]) -> tuple[int, ...]:

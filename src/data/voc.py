@@ -100,7 +100,7 @@ class VocAugSource(VocSource):
         added, images, labels = self._added()
         images = {**images, **self._images(split)}
         labels = {**labels, **self._labels(split)}
-        own = self._lists(images).get("trainaug")
+        own = self._lists(images, "trainaug").get("trainaug")
         names = read_list(own, images) if own else sorted((voc_train | added) - val)
         shared = val.intersection(names)
         if shared:

@@ -170,6 +170,9 @@ def test_an_empty_list_and_too_few_images_to_split_are_refused(tmp_path):
     make(tmp_path / "listed", ["a"])
     write(tmp_path / "listed/ImageSets/Segmentation/train.txt", "\n \n")
     refused(FolderSource(tmp_path / "listed"), "train", "train.txt: no sample in it")
+    make(tmp_path / "beside", ["a", "b"])
+    write(tmp_path / "beside/train.txt", "")
+    refused(FolderSource(tmp_path / "beside"), "train", "train.txt: no sample in it")
     make(tmp_path / "single", ["a"])
     refused(FolderSource(tmp_path / "single"), "train", "single: no sample in it")
 
@@ -182,10 +185,10 @@ def test_missing_files_of_a_list_are_named_and_counted(tmp_path):
         FolderSource(tmp_path),
         "train",
         tmp_path / "train.txt",
-        "no label file for u0, u1, u2, u3, u4, … (7 in all) of 8 samples",
+        "7 of 8 samples have no label file: u0, u1, u2, u3, u4, … (7 in all)",
     )
     write(tmp_path / "train.txt", "a\nnone.jpg none.png\n")
-    refused(FolderSource(tmp_path), "train", "no image file for none of 2 samples")
+    refused(FolderSource(tmp_path), "train", "1 of 2 samples have no image file: none")
 
 
 def test_stems_that_two_files_share_are_refused(tmp_path):
