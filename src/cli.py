@@ -82,6 +82,8 @@ def command(
             except (HydraException, OmegaConfBaseException) as error:
                 explain = config_check.explain_composition_error
                 _fail(explain(error, functools.partial(compose_config, name)))
+            except OSError as error:  # Hydra makes the directory before the job begins
+                _fail(f"output_dir={error.filename}: not writable ({error.strerror})")
             except JobFailed as error:
                 _fail(str(error))
 

@@ -9,6 +9,9 @@ import logging
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +92,11 @@ def setup_device(
     if threads is not None:
         context["runtime_num_threads"] = threads
     try:
-        ms.set_device(target, id)
+        with _stderr_to_log():
+            ms.set_device(target, id)
     except (RuntimeError, ValueError) as error:
         log.debug("set_device failed", exc_info=True)
-        reason = str(error).strip().splitlines()[0].rstrip(" .")
+        reason = ". ".join(str(error).strip().splitlines()[0].split(". ")[:2])  # advice follows
         raise UserError(
             f"device.target={target} device.id={id}: not available on this machine ({reason}); "
             "use device=cpu, or install the MindSpore build and driver of that device"
@@ -102,6 +106,27 @@ def setup_device(
         ms.set_deterministic(True)
     if target == "CPU":
         log.info(_note)
+
+
+@contextmanager
+def _stderr_to_log() -> Iterator[None]:
+    """Sends what libraries write to the error stream into our log, as DEBUG lines.
+
+    Where a device's libraries are missing, MindSpore says so in a page of lines of its own.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        screen = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            file.seek(0)
+            if text := file.read().strip():
+                log.debug("MindSpore wrote:\n%s", text)
 
 
 def seed_everything(seed: int) -> None:

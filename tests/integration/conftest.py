@@ -48,7 +48,6 @@ class Workshop:
         environment = os.environ | {
             "PYTHONPATH": str(self.project),
             "COLUMNS": "160",
-            "GLOG_v": "3",
         }
         result = subprocess.run(
             [sys.executable, "-m", f"src.{command}", *arguments],

@@ -187,7 +187,13 @@ def test_mistakes_get_one_line_and_exit_code_1(workshop, arguments, expected, tm
     base += [] if any("batch_size" in a for a in arguments) else ["dataset.batch_size=2"]
     printed = workshop.run("train", *base, f"output_dir={tmp_path / 'run'}", *arguments, code=1)
     assert expected in printed
-    assert "Traceback" not in printed
+    assert not any(noise in printed for noise in ("Traceback", "[WARNING]", "[ERROR]"))
     if (tmp_path / "run").exists():
         summary = json.loads((tmp_path / "run" / "summary.json").read_text())
         assert summary["status"] == "failed" and summary["reason"] in " ".join(printed.split())
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(workshop):
+    (workshop.path / "file").touch()
+    printed = workshop.run("prepare", "output_dir=file/run", code=1)
+    assert "output_dir=" in printed and "file" in printed and len(printed.splitlines()) == 1
