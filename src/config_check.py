@@ -113,6 +113,7 @@ RULES: dict[str, Rule] = {
     "trainer.log_every_n_steps": Rule(int, low=1),
     "trainer.save_every_n_steps": Rule(int, low=1, nullable=True),
     "trainer.keep_top_k": Rule(int, low=0),
+    "trainer.ema_decay": Rule(float, low=0, high=0.999999, nullable=True),
     "trainer.monitor_mode": Rule(str, choices=("max", "min")),
     "trainer.gradient_clip": Rule(float, above=0, nullable=True),
     "trainer.accumulate": Rule(int, low=1),

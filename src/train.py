@@ -32,7 +32,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
         run.update(**trainer.state.summary())  # of an interrupted run, too
 
     if state.best_evaluation is not None:
-        state.best_evaluation.show(f"best: epoch {state.best['epoch']}, percent")
+        weights = ", averaged weights" if trainer.monitors_average else ""
+        state.best_evaluation.show(f"best: epoch {state.best['epoch']}{weights}, percent")
     run.update(reason=state.stop_reason)
     return state.best.get(trainer.monitor)
 

@@ -61,7 +61,7 @@ class Boundary:
             trainer.state.load_state_dict(progress["fit"])
             state = trainer.state
             log.info("going on after step %d, in epoch %d", state.step, state.epoch)
-            trainer.save_weights("last")  # a kill may have come between the state and these
+            trainer.save_last()  # a kill may have come between the state and these
         for name, part in self._parts().items():
             part.load_state_dict(progress["parts"].get(name, {}))
 
@@ -69,7 +69,7 @@ class Boundary:
         """Writes what the newest boundary reached, unless it is written."""
         if self._progress is not None:
             save_state(self._trainer.step, self._progress, self._trainer.checkpoint_dir)
-            self._trainer.save_weights("last")
+            self._trainer.save_last()
             self._progress = None
 
     def _parts(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import mindspore as ms
 from mindspore import Tensor, amp, nn, ops
 
+from src.engine.averaging import WeightAverage
+
 _add = ops.MultitypeFuncGraph("add")
 
 
@@ -33,6 +35,7 @@ class TrainStep(nn.Cell):
         accumulate: Parts that a batch is worked off in.
         gradient_clip: Largest global norm of the gradients; None leaves them.
         loss_scaler: For mixed precision; a step whose gradients overflow is left out.
+        average: Takes the new weights in after each update.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class TrainStep(nn.Cell):
         accumulate: int = 1,
         gradient_clip: float | None = None,
         loss_scaler: amp.LossScaler | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -52,6 +56,7 @@ class TrainStep(nn.Cell):
         self.gradient_clip = gradient_clip
         self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
         self.scaled = loss_scaler is not None
+        self.average = average
         self.map = ops.HyperMap()
         self.gradients = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
@@ -90,7 +95,10 @@ class TrainStep(nn.Cell):
     def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
         if self.gradient_clip is not None:
             gradients = ops.clip_by_global_norm(gradients, self.gradient_clip)
-        return self.optimizer(gradients)
+        updated = self.optimizer(gradients)
+        if self.average is not None:
+            updated = ops.depend(updated, self.average())
+        return updated
 
     def _update_if_finite(self, loss: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
         # Not by the scaler's own `unscale`: MindSpore compiles that once for all scalers of a

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import mindspore as ms
@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn
 from mindspore.train.callback import _InternalCallbackParam
 
+from src.engine.averaging import WeightAverage
 from src.engine.boundary import Boundary
 from src.engine.callbacks.base import Callback, StateTracker
 from src.engine.callbacks.monitors import LastCheckpoint
@@ -23,6 +24,7 @@ from src.engine.prediction import write_predictions
 from src.engine.state import FitState
 from src.engine.step import TrainStep
 from src.utils.console import progress
+from src.utils.errors import UserError
 from src.utils.video import Video
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class Trainer:
         gradient_clip, accumulate: See `TrainStep`.
         save_every_n_steps: The newest state is also saved so often; None saves at epoch ends.
         keep_top_k: Weights of so many best validations are kept beside the best.
+        ema_decay: Averages the weights (`WeightAverage`), and validates the average too, as
+            `val/ema/miou` …; a `monitor` of that kind makes it the weights that are kept as best.
         log_every_n_steps: Loss, learning rate and speed are logged so often.
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
         loss_scaler: Made anew for a fit by this function; None scales nothing.
@@ -65,6 +69,7 @@ class Trainer:
         accumulate: int = 1,
         save_every_n_steps: int | None = None,
         keep_top_k: int = 0,
+        ema_decay: float | None = None,
         log_every_n_steps: int = 10,
         amp_level: str = "O0",
         loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
@@ -83,10 +88,17 @@ class Trainer:
         self.accumulate = accumulate
         self.save_every_n_steps = save_every_n_steps
         self.keep_top_k = keep_top_k
+        self.ema_decay = ema_decay
         self.log_every_n_steps = log_every_n_steps
         self.amp_level = amp_level
         self.loss_scaler = loss_scaler
         self.sink_mode = sink_mode
+        self.monitors_average = monitor.startswith("val/ema/")
+        if self.monitors_average and ema_decay is None:
+            raise UserError(
+                f"trainer.monitor={monitor}: no average of the weights is kept; set "
+                "trainer.ema_decay=0.999, or monitor val/miou"
+            )
         self.state = FitState()
         self.step: TrainStep | None = None
         self.evaluator: Evaluator | None = None
@@ -140,7 +152,10 @@ class Trainer:
         make_dropout_repeatable(network, ms.get_seed() or 0)
         ms.amp.auto_mixed_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
-        self.step = TrainStep(network, loss, optimizer, self.accumulate, self.gradient_clip, scaler)
+        average = None if self.ema_decay is None else WeightAverage(network, self.ema_decay)
+        self.step = TrainStep(
+            network, loss, optimizer, self.accumulate, self.gradient_clip, scaler, average
+        )
         log.info(
             "training %d epochs of %d steps, %d images a step", self.max_epochs, steps, batch_size
         )
@@ -203,11 +218,23 @@ class Trainer:
         """The monitored value of this epoch's validation; None if there was none."""
         return self.state.metrics[self.monitor] if self.state.evaluation is not None else None
 
+    def monitored_weights(self) -> AbstractContextManager[None]:
+        """Gives the network, for a while, the weights that `monitor` judges."""
+        return self.step.average.in_place() if self.monitors_average else nullcontext()
+
     def save_weights(self, name: str) -> Path:
-        """Writes the network's weights to `checkpoints/<name>.ckpt`."""
+        """Writes the weights that `monitor` judges to `checkpoints/<name>.ckpt`."""
         path = self.checkpoint_dir / f"{name}.ckpt"
-        save_weights(self.step.network, path)
+        with self.monitored_weights():
+            save_weights(self.step.network, path)
         return path
+
+    def save_last(self) -> None:
+        """Writes the newest weights to `last.ckpt`, their average to `last_ema.ckpt`."""
+        save_weights(self.step.network, self.checkpoint_dir / "last.ckpt")
+        if self.step.average is not None:
+            with self.step.average.in_place():
+                save_weights(self.step.network, self.checkpoint_dir / "last_ema.ckpt")
 
     def log(self, metrics: dict[str, float]) -> None:
         """Sends scalars, by their log keys, to all loggers."""

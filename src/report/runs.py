@@ -82,7 +82,7 @@ def read_run(path: Path, name: str) -> Run:
     evaluation = _optional(path / _EVALUATION, read_json)
     curves = _optional(path / _METRICS, read_curves)
     best, last = _part(summary, "best"), _part(summary, "last")
-    scores = {s: _number(best.get(f"val/{s}", evaluation.get(s))) for s in SCORES}
+    scores = {s: _number(evaluation.get(s, best.get(f"val/{s}"))) for s in SCORES}
     class_iou = {
         str(label): _number(row.get("iou"))
         for label, row in _part(evaluation, "per_class").items()

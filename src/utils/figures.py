@@ -101,7 +101,7 @@ def draw_curves(
 
     Args:
         path: The PNG.
-        curves: By log key; `train/loss`, `lr` and the four `val/` scores are drawn.
+        curves: By log key; `train/loss`, `lr`, the four `val/` scores and `val/ema/miou` are drawn.
         subtitle: Below the heading: run, epoch, score.
         best_epoch: Is marked.
     """
@@ -127,6 +127,9 @@ def _curves(fig: "Figure", curves: Mapping[str, Curve], best_epoch: int | None) 
     if not drawn:
         _say(scores, "no validation")
         return
+    if averaged := curves.get("val/ema/miou"):
+        line = {"color": ORANGE, "lw": 2.2, "ls": "--", "label": "mIoU, averaged"}
+        scores.plot(averaged.epochs, 100 * averaged.values, **line)
     scores.set_ylim(bottom=max(0, scores.get_ylim()[0]), top=min(100, scores.get_ylim()[1]))
     scores.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if best_epoch is not None:

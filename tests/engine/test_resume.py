@@ -166,6 +166,16 @@ def test_a_signal_saves_the_step_that_was_made(tmp_path, whole, step, number):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_average_of_the_weights_goes_on_too(tmp_path):
+    options = {"ema_decay": 0.9, "monitor": "val/ema/miou"}
+    _, state = fit(tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        fit(tmp_path / "cut", extra=[At(7, kill)], save_every_n_steps=2, **options)
+    _, resumed = fit(tmp_path / "cut", resume=True, **options)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert resumed.best == state.best and state.best["val/ema/miou"] != state.best["val/miou"]
+
+
 @pytest.mark.parametrize("epoch", [2, EPOCHS])
 def test_a_signal_during_validation_leaves_the_validation_to_the_resumed_fit(
     tmp_path, whole, epoch

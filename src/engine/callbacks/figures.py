@@ -62,6 +62,7 @@ class Figures(Callback):
             stale = best and best_epoch != state.epoch and path.exists()
             with (
                 written.tried(directory),
+                trainer.monitored_weights(),
                 weights_of(trainer.step.network, path if stale else None),
             ):
                 evaluation_figures(

@@ -1,12 +1,14 @@
 """Validation during training, and what is decided by it: best weights, early stopping."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 
 from src.engine.callbacks.base import Callback
+from src.engine.evaluator import Evaluation
 from src.utils.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
@@ -16,7 +18,8 @@ class Validate(Callback):
     """Evaluates the validation split at native resolution after every n-th epoch and the last.
 
     Puts the evaluation into the trainer's state for the callbacks registered after it, logs its
-    scores as `val/miou` and so on; stock callbacks find them in `cb_params.eval_results`.
+    scores as `val/miou` and so on; stock callbacks find them in `cb_params.eval_results`. With
+    `trainer.ema_decay` the averaged weights are evaluated too: `val/ema/miou` and so on.
     """
 
     def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
@@ -26,6 +29,11 @@ class Validate(Callback):
             return
         state.evaluation = trainer.evaluate(trainer.evaluator)
         state.metrics = state.evaluation.log_metrics("val")
+        if trainer.step.average is not None:
+            averaged = self._evaluate_average()
+            state.metrics |= averaged.log_metrics("val/ema")
+            if trainer.monitors_average:
+                state.evaluation = averaged
         trainer.log(state.metrics)
         run_context.original_args().eval_results = dict(state.metrics)
         if trainer.monitor not in state.metrics:
@@ -34,6 +42,12 @@ class Validate(Callback):
                 f"({', '.join(k for k in state.metrics if '/iou/' not in k)}, val/iou/<class>)"
                 + nearest(trainer.monitor, state.metrics)
             )
+
+    def _evaluate_average(self) -> Evaluation:
+        with self.trainer.step.average.in_place():
+            evaluation = self.trainer.evaluate(self.trainer.evaluator)
+        weights = f"averaged, trainer.ema_decay={self.trainer.ema_decay}"
+        return replace(evaluation, protocol={**evaluation.protocol, "weights": weights})
 
 
 class BestCheckpoint(Callback):
