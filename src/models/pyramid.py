@@ -21,15 +21,13 @@ class Pyramid(nn.Cell):
         channels: Of the stages, at strides 8, 16 and 32.
         blocks: Residual blocks, two convolutions each, of the same stages.
         stem_channels: Of the two strided convolutions before them, at strides 2 and 4.
-        dropout: Share of the values at stride 32 that is dropped while training.
     """
 
     def __init__(
         self,
-        channels: Sequence[int] = (96, 192, 256),
+        channels: Sequence[int] = (80, 160, 256),
         blocks: Sequence[int] = (2, 2, 2),
         stem_channels: Sequence[int] = (32, 64),
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, numbers, length in (
@@ -49,7 +47,6 @@ class Pyramid(nn.Cell):
         self.stage8 = _stage(stem4, stride8, blocks[0])
         self.stage16 = _stage(stride8, stride16, blocks[1])
         self.stage32 = _stage(stride16, stride32, blocks[2])
-        self.dropout = nn.Dropout(p=dropout)
         self.merge16 = _Merge(stride32, stride16)
         self.merge8 = _Merge(stride16, stride8)
         self.channels = tuple(channels)
@@ -57,7 +54,7 @@ class Pyramid(nn.Cell):
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride8 = self.stage8(self.stem(images))
         stride16 = self.stage16(stride8)
-        stride32 = self.dropout(self.stage32(stride16))
+        stride32 = self.stage32(stride16)
         stride16 = self.merge16(stride32, stride16)
         return self.merge8(stride16, stride8), stride16, stride32
 
