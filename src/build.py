@@ -5,7 +5,7 @@ answer is written back, so that the resolved config of a run is complete.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from mindspore import nn
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.data.balance import class_weights
 from src.data.datamodule import SegDataModule
 from src.data.download import resolve_weights
 from src.data.tally import report_table
@@ -93,16 +94,36 @@ def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> Non
         console.print(report_table(report, data.class_names))
 
 
+def settle_class_weights(cfg: DictConfig, data: SegDataModule) -> None:
+    """Replaces a rule of `src.data.balance` in the loss by what it gives for the training split."""
+    for node, key, path in _class_factors(cfg.loss, "loss"):
+        if isinstance(node[key], str):
+            report = data.prepare(data.train_split)[data.train_split]
+            weights = class_weights(path, node[key], report["classes"])
+            named = zip(data.class_names, weights, strict=True)
+            log.info("%s: %s", node[key], ", ".join(f"{name} {value:g}" for name, value in named))
+            node[key] = weights
+
+
 def loss(cfg: DictConfig) -> nn.Cell:
     """The loss; its class weights must be as many as there are classes."""
-    for key in ("class_weights", "alpha"):
-        factors = cfg.loss.get(key)
+    for node, key, path in _class_factors(cfg.loss, "loss"):
+        factors = node[key]
         if OmegaConf.is_list(factors) and len(factors) != cfg.dataset.num_classes:
             raise UserError(
-                f"loss.{key} has {len(factors)} factors: expected one for each of the "
+                f"{path} has {len(factors)} factors: expected one for each of the "
                 f"{cfg.dataset.num_classes} classes"
             )
     return instantiate(cfg.loss, _convert_="all")
+
+
+def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, str, str]]:
+    """Where a loss, or one that it sums, has factors by class: node, key, dotted key."""
+    for key, value in node.items():
+        if OmegaConf.is_dict(value):
+            yield from _class_factors(value, f"{path}.{key}")
+        elif key in ("class_weights", "alpha"):
+            yield node, key, f"{path}.{key}"
 
 
 def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:

@@ -17,6 +17,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> float | None:
     build.setup(cfg)
     data = build.datamodule(cfg)
     network = build.network(cfg, data)
+    build.settle_class_weights(cfg, data)
     trainer = build.trainer(cfg, run.wandb_id)
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)

@@ -1,6 +1,7 @@
 """Every YAML composes, passes the check and gives the objects it names."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
@@ -11,6 +12,7 @@ from src import build
 from src.cli import compose_config
 from src.config_check import check
 from src.engine.trainer import Trainer
+from src.utils.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -97,6 +99,28 @@ def test_every_loss_is_a_number_on_logits(loss):
     cfg = compose(f"loss={loss}", "dataset.num_classes=3")
     value = build.loss(cfg)(ms.ops.randn(1, 3, 4, 4), ms.ops.ones((1, 4, 4), ms.int32))
     assert value.shape == () and float(value.asnumpy()) > 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "key"),
+    [
+        ("cross_entropy", "loss.class_weights"),
+        ("cross_entropy_dice", "loss.losses.cross_entropy.class_weights"),
+        ("focal", "loss.alpha"),
+    ],
+)
+def test_class_weights_by_rule_become_numbers_in_the_config(loss, key):
+    cfg = compose(f"loss={loss}", f"{key}=median_frequency", "dataset.num_classes=2")
+    rows = [{"pixels": 75, "image_pixels": 100}, {"pixels": 25, "image_pixels": 100}]
+    data = SimpleNamespace(
+        train_split="train", class_names=("a", "b"), prepare=lambda s: {s: {"classes": rows}}
+    )
+    build.settle_class_weights(cfg, data)
+    assert OmegaConf.select(cfg, key) == [0.6667, 2.0]  # 0.5 / 0.75 and 0.5 / 0.25
+    build.loss(cfg)
+    OmegaConf.update(cfg, key, [1.0, 1.0, 1.0])
+    with pytest.raises(UserError, match=f"{key} has 3 factors: expected one for each of the 2"):
+        build.loss(cfg)
 
 
 @pytest.mark.parametrize("callbacks", options("callbacks"))

@@ -62,7 +62,9 @@ def test_every_make_target_exists(target):
 
 
 def test_every_path_named_in_the_documents_exists():
-    named = re.findall(r"`((?:src|conf|tests|experiments|examples|docs)/[\w/.]+)`", text("README.md"))
+    named = re.findall(
+        r"`((?:src|conf|tests|experiments|examples|docs)/[\w/.]+)`", text("README.md")
+    )
     missing = [path for path in set(named) if not (ROOT / path).exists()]
     assert not missing
 

@@ -42,7 +42,7 @@ from src.utils.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # to be raised when the same files shall give other bytes, checks or reports
+_FORMAT = 2  # to be raised when the same files shall give other bytes, checks or reports
 
 
 @dataclass(frozen=True)

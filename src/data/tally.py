@@ -22,6 +22,7 @@ class Tally:
         self._sizes: list[tuple[int, int]] = []
         self._pixels = np.zeros(256, np.int64)
         self._images = np.zeros(256, np.int64)
+        self._image_pixels = np.zeros(256, np.int64)
         self._names: Counter[str] = Counter()
         self._void: list[str] = []
         self._turned: list[str] = []
@@ -31,6 +32,7 @@ class Tally:
         self._sizes.append(pair.size)
         self._pixels += pair.counts
         self._images += pair.counts > 0
+        self._image_pixels[pair.counts > 0] += self._valid(pair.counts).sum()
         self._names[pair.name] += 1
         if self._valid(pair.counts).sum() == 0:
             self._void.append(pair.name)
@@ -52,9 +54,9 @@ class Tally:
         """The split in plain values.
 
         `count` images; `height` and `width` with `min`, `median`, `max` in pixels, and
-        `distinct_sizes`; `classes`, by id: `pixels`, their `share` of all valid pixels, and
-        `images`, the number of images that hold the class; `ignored_pixels` and `ignored_share`
-        of all pixels; `warnings`, sentences.
+        `distinct_sizes`; `classes`, by id: `pixels`, their `share` of all valid pixels, `images`,
+        the number of images that hold the class, and `image_pixels`, the valid pixels of those;
+        `ignored_pixels` and `ignored_share` of all pixels; `warnings`, sentences.
         """
         pixels = self._valid(self._pixels)
         total, valid = int(self._pixels.sum()), self.valid_pixels
@@ -76,6 +78,7 @@ class Tally:
                     "pixels": int(pixels[i]),
                     "share": float(pixels[i] / max(valid, 1)),
                     "images": int(self._images[i]) if pixels[i] else 0,
+                    "image_pixels": int(self._image_pixels[i]) if pixels[i] else 0,
                 }
                 for i in range(self._num_classes)
             ],

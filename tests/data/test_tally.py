@@ -18,9 +18,9 @@ def test_the_report_counts_pixels_images_and_sizes(folder, out):
     assert report["height"] == {"min": 2, "median": 3.0, "max": 3}
     assert report["width"] == {"min": 2, "median": 2.0, "max": 4}
     assert report["classes"] == [
-        {"pixels": 10, "share": 10 / 12, "images": 2},
-        {"pixels": 2, "share": 2 / 12, "images": 1},
-        {"pixels": 0, "share": 0.0, "images": 0},
+        {"pixels": 10, "share": 10 / 12, "images": 2, "image_pixels": 12},
+        {"pixels": 2, "share": 2 / 12, "images": 1, "image_pixels": 6},
+        {"pixels": 0, "share": 0.0, "images": 0, "image_pixels": 0},
     ]
     assert (report["ignored_pixels"], report["ignored_share"]) == (8, 8 / 20)
     assert report["warnings"] == ["labels without a valid pixel: c", "classes without a pixel: 2"]
