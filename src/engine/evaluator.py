@@ -105,6 +105,12 @@ class Evaluator:
         self.palette = voc_palette(len(class_names)) if palette is None else palette
         self.further = further
 
+    def names(self) -> list[str]:
+        """What a run will give, without the split: `miou`, `iou/person` …."""
+        for metric in (self.metric, *self.further):
+            metric.clear()
+        return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
+
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates the first `count` samples; `on_sample` is called after each."""
         for metric in (self.metric, *self.further):

@@ -50,6 +50,9 @@ class Scores:
         self.network, self.disturb = network, disturb
         self.samples = [0, 1]
 
+    def names(self):
+        return ["miou"]
+
     def run(self, count, on_sample):
         self.disturb()
         on_sample()

@@ -62,6 +62,9 @@ class Scripted(Evaluator):
         super().__init__(None, samples(1), None, (), "val")
         self.values = iter(values)
 
+    def names(self):
+        return ["miou"]
+
     def run(self, count, on_sample=lambda: None):
         from src.engine.evaluator import Evaluation
 
@@ -202,7 +205,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path):
 
 def test_an_unknown_monitor_is_named_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match="did you mean 'val/miou'"):
-        fit(tmp_path, [Validate()], Scripted([0.1]), monitor="val/mIoU")
+        fit(tmp_path, [Validate()], Scripted([]), monitor="val/mIoU")  # before any validation
 
 
 def test_limits_cut_epochs_and_validation(tmp_path):

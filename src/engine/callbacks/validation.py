@@ -22,6 +22,19 @@ class Validate(Callback):
     `trainer.ema_decay` the averaged weights are evaluated too: `val/ema/miou` and so on.
     """
 
+    def on_train_begin(self, run_context: ms.train.RunContext) -> None:
+        trainer = self.trainer
+        if trainer.evaluator is None:
+            return
+        prefixes = ["val"] if trainer.ema_decay is None else ["val", "val/ema"]
+        keys = [f"{prefix}/{name}" for prefix in prefixes for name in trainer.evaluator.names()]
+        if trainer.monitor not in keys:
+            raise UserError(
+                f"trainer.monitor={trainer.monitor}: not among the validation's values "
+                f"({', '.join(key for key in keys if '/iou/' not in key)}, val/iou/<class>)"
+                + nearest(trainer.monitor, keys)
+            )
+
     def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
         trainer, state = self.trainer, self.trainer.state
         last = state.epoch == trainer.max_epochs
@@ -36,12 +49,6 @@ class Validate(Callback):
                 state.evaluation = averaged
         trainer.log(state.metrics)
         run_context.original_args().eval_results = dict(state.metrics)
-        if trainer.monitor not in state.metrics:
-            raise UserError(
-                f"trainer.monitor={trainer.monitor}: not among the validation's values "
-                f"({', '.join(k for k in state.metrics if '/iou/' not in k)}, val/iou/<class>)"
-                + nearest(trainer.monitor, state.metrics)
-            )
 
     def _evaluate_average(self) -> Evaluation:
         with self.trainer.step.average.in_place():
