@@ -140,6 +140,8 @@ def check(cfg: DictConfig, reference: DictConfig) -> None:
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     _check_keys("", plain, OmegaConf.to_container(reference, resolve=False))
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key}: is not given and has no default; give {key}=…")
     for key, rule in RULES.items():
         value = _select(cfg, key)
         if value is _ABSENT:

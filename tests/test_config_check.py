@@ -84,3 +84,9 @@ def test_rules_by_hand():
     assert Rule(int, low=1, nullable=True).allows(None) and not Rule(int, low=1).allows(None)
     assert Rule(int, low=32, pair=True).allows([32, 64])
     assert not Rule(int, low=32, pair=True).allows([32, 31])
+
+
+def test_a_value_that_must_be_given_and_is_not_is_named():
+    needy = OmegaConf.create({**REFERENCE, "seed": "???"})
+    with pytest.raises(UserError, match="^seed: is not given and has no default"):
+        check(needy, needy)
