@@ -22,7 +22,9 @@ from src.engine.evaluator import Evaluator
 from src.engine.inference import Segmenter
 from src.engine.rundir import RESOLVED_CONFIG, run_directory_of
 from src.engine.trainer import Trainer
+from src.losses import WithAuxiliary
 from src.metrics import ConfusionMatrix
+from src.models.freezing import freeze, freeze_norms
 from src.models.weights import load_weights
 from src.utils import runtime
 from src.utils.console import console
@@ -32,6 +34,7 @@ from src.utils.normalization import IMAGENET_RGB, Normalization
 log = logging.getLogger(__name__)
 
 NORMALIZATION_KEYS = ("color_order", "mean", "std")
+TRAINING_KEYS = ("weights", "auxiliary_weight", "frozen", "frozen_norm")  # of model
 
 
 def setup(cfg: DictConfig) -> None:
@@ -63,18 +66,23 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
             "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
         )
     _settle_normalization(cfg, data, brought)
+    freeze(net, cfg.model.frozen)
+    if cfg.model.frozen_norm:
+        freeze_norms(net.backbone)
     return net
 
 
 def bare_network(cfg: DictConfig) -> nn.Cell:
     """The network with the weights its constructor gives it."""
-    return instantiate(_without(cfg.model, ["weights"]), _convert_="all")
+    auxiliary = bool(cfg.model.get("auxiliary_weight"))
+    return instantiate(_without(cfg.model, TRAINING_KEYS), auxiliary=auxiliary, _convert_="all")
 
 
 def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network of `ckpt_path`, whose parameters must all fit."""
     if cfg.model.backbone.get("pretrained"):
         cfg.model.backbone.pretrained = False  # nothing to download: the checkpoint has it all
+    cfg.model.auxiliary_weight = None  # of training alone, no checkpoint has it
     net = _untrained(cfg, data)
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
@@ -106,7 +114,7 @@ def settle_class_weights(cfg: DictConfig, data: SegDataModule) -> None:
 
 
 def loss(cfg: DictConfig) -> nn.Cell:
-    """The loss; its class weights must be as many as there are classes."""
+    """The loss, of the auxiliary head too; class weights must be as many as there are classes."""
     for node, key, path in _class_factors(cfg.loss, "loss"):
         factors = node[key]
         if OmegaConf.is_list(factors) and len(factors) != cfg.dataset.num_classes:
@@ -114,7 +122,9 @@ def loss(cfg: DictConfig) -> nn.Cell:
                 f"{path} has {len(factors)} factors: expected one for each of the "
                 f"{cfg.dataset.num_classes} classes"
             )
-    return instantiate(cfg.loss, _convert_="all")
+    chosen = instantiate(cfg.loss, _convert_="all")
+    weight = cfg.model.auxiliary_weight
+    return WithAuxiliary(chosen, weight) if weight else chosen
 
 
 def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, str, str]]:

@@ -23,7 +23,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 # What src.build takes out of a node before it instantiates it
 TAKEN_OUT = {
     "dataset": {"mean", "std", "color_order"},
-    "model": {"weights"},
+    "model": {"weights", "auxiliary_weight", "frozen", "frozen_norm"},
     "optimizer": {"parameters"},
 }
 # Nodes whose keys are names the user chooses
@@ -94,6 +94,8 @@ RULES: dict[str, Rule] = {
     "dataset.flip": Rule(float, low=0, high=1),
     "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),
     "model.stride": Rule(int, choices=(8, 16, 32)),
+    "model.auxiliary_weight": Rule(float, above=0, nullable=True),
+    "model.frozen_norm": Rule(bool),
     "optimizer.learning_rate": Rule(float, low=0),
     "optimizer.weight_decay": Rule(float, low=0),
     "optimizer.momentum": Rule(float, low=0, high=1),

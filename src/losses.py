@@ -49,8 +49,7 @@ class CrossEntropy(SegmentationLoss):
 
     Args:
         ignore_index: Label of the pixels that are left out.
-        reduction: "mean", or "sum" as in the original FCN, whose learning rates are accordingly
-            some 1e5 times smaller.
+        reduction: "mean", or "sum" as in the original FCN, with rates some 1e5 times smaller.
         class_weights: C factors; None weighs all classes alike.
         label_smoothing: Share of the target that is spread, 0..1.
     """
@@ -214,8 +213,7 @@ class WeightedSum(SegmentationLoss):
     all that divide by the same, such as plain losses over valid pixels.
 
     Args:
-        losses: Losses by name, in order.
-        weights: Their factors, under the same names.
+        losses, weights: The losses by name, in order, and a factor for each.
     """
 
     def __init__(
@@ -238,6 +236,20 @@ class WeightedSum(SegmentationLoss):
             loss = self.losses[i](logits, labels)
             loss_sum += self.weights[i] * loss * divisor
         return loss_sum, first_weight
+
+
+class WithAuxiliary(SegmentationLoss):
+    """The loss of a pair of logits: a network's own plus `weight` times its auxiliary head's."""
+
+    def __init__(self, loss: SegmentationLoss, weight: float) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weight = weight
+
+    def parts(self, logits: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        own, divided_by = self.loss.parts(logits[0], labels)
+        auxiliary = self.loss(logits[1], labels) * self.divisor(divided_by)
+        return own + self.weight * auxiliary, divided_by
 
 
 def _targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from src.utils.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
-KINDS = ("bias", "norm", "backbone", "score", "upsampling")
+KINDS = ("bias", "norm", "backbone", "score", "upsampling", "auxiliary")
 
 
 def kinds_of(name: str) -> set[str]:
@@ -27,6 +27,7 @@ def kinds_of(name: str) -> set[str]:
         "backbone": "backbone" in path,
         "score": any(part.startswith("score_") for part in path),
         "upsampling": any(part.startswith("upscore") for part in path),
+        "auxiliary": "auxiliary" in path,
     }
     return {kind for kind in KINDS if tests[kind]}
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src import build
@@ -74,7 +73,7 @@ def test_every_backbone_gives_a_network_of_the_datasets_classes(backbone):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     width = ["model.backbone.width=0.03"] if backbone.startswith("vgg") else []
     cfg = compose("dataset=voc2012", f"model/backbone={backbone}", *width)
-    network = instantiate(build._without(cfg.model, ["weights"]), _convert_="all")
+    network = build.bare_network(cfg)
     shapes = {p.name: p.shape for p in network.get_parameters()}
     assert shapes["upscore8.weight"] == (21, 21, 16, 16)
 

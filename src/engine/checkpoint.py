@@ -31,12 +31,18 @@ _PROGRESS = "progress.json"
 
 
 def save_weights(network: nn.Cell, path: Path) -> None:
-    """Writes the network's parameters, by their names in the network, to a `.ckpt` file."""
-    counters = draw_counters(network)
+    """Writes the network's parameters, by their names in the network, to a `.ckpt` file.
+
+    What serves training alone stays out: counters of draws, cells with `training_only`.
+    """
+    left_out = draw_counters(network)
+    for _, cell in network.cells_and_names():
+        if getattr(cell, "training_only", False):
+            left_out |= {parameter.name for parameter in cell.get_parameters()}
     content = [
         {"name": parameter.name, "data": parameter}
         for parameter in network.get_parameters()
-        if parameter.name not in counters
+        if parameter.name not in left_out
     ]
     write_aside(path, lambda aside: ms.save_checkpoint(content, str(aside)))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
+from src.models.auxiliary import AuxiliaryHead
 from src.models.layers import BilinearUpsample, cut
 from src.utils.errors import UserError
 
@@ -24,6 +25,8 @@ class FCN(nn.Cell):
         stride: Prediction stride: 32 has no skip, 16 adds one, 8 adds two.
         learn_upsampling: Trains the upsampling kernels; False keeps bilinear interpolation.
         score_bias: Gives the score layers a bias: the paper's have one, the tutorial's none.
+        auxiliary: Adds an `AuxiliaryHead` to the stride-16 features: in training the network then
+            gives two logits, its own and the head's.
         skip_scales: Factors on the stride-16 and stride-8 features before they are scored; the
             original at-once training takes 0.01 and 0.0001.
 
@@ -39,6 +42,7 @@ class FCN(nn.Cell):
         stride: int = 8,
         learn_upsampling: bool = True,
         score_bias: bool = False,
+        auxiliary: bool = False,
         skip_scales: Sequence[float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
@@ -88,9 +92,17 @@ class FCN(nn.Cell):
             self.upscore16 = upscore(16)
         else:
             self.upscore32 = upscore(32)
+        self.auxiliary = AuxiliaryHead(channels[1], num_classes) if auxiliary else None
 
-    def construct(self, images: Tensor) -> Tensor:
+    def construct(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         pool3, pool4, fc7 = self.backbone(images)
+        logits = self.logits(images, pool3, pool4, fc7)
+        if self.auxiliary is not None and self.training:
+            return logits, self.auxiliary(pool4, images)
+        return logits
+
+    def logits(self, images: Tensor, pool3: Tensor, pool4: Tensor, fc7: Tensor) -> Tensor:
+        """Scores of every pixel, N×C×H×W, from the backbone's features."""
         scores = self.score_fr(fc7)
         if self.stride == 32:
             return cut(self.upscore32(scores), images)
