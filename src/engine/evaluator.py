@@ -71,7 +71,7 @@ class Metric(Protocol):
         """Counts an image: H×W uint8 ids of its label and of the prediction."""
 
     def scores(self) -> dict[str, float]:
-        """Fractions by name, NaN where not defined; `x` is logged as `val/x`."""
+        """Fractions by name, logged as `val/<name>`; NaN of one that nothing was counted for."""
 
 
 class Evaluator:
