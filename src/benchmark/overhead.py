@@ -23,7 +23,7 @@ from src.engine.step import TrainStep
 from src.metrics import ConfusionMatrix
 from src.utils.normalization import IMAGENET_RGB
 
-STEPS, VALIDATED = 20, 4
+STEPS, VALIDATED = 60, 4
 # Steps of about a tenth of a second on a CPU, so that what comes on top of them shows
 SETTING = [
     "model/backbone=compact",

@@ -26,7 +26,7 @@ class _Head(nn.Cell):
         logits = self.network(images)
         if self.probabilities:
             return ops.softmax(logits.astype(ms.float32), axis=1)  # N×C×H×W
-        return logits.argmax(axis=1)  # N×H×W
+        return ops.Argmax(axis=1, output_type=ms.int32)(logits)  # N×H×W
 
 
 class Segmenter:

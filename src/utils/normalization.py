@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from src.utils.errors import UserError
@@ -30,16 +31,13 @@ class Normalization:
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Turns an H×W×3 uint8 RGB image into 3×H×W float32, contiguous."""
-        if self.color_order == "bgr":
-            image = image[:, :, ::-1]
         scale = (1.0 / np.array(self.std)).astype(np.float32)
         shift = (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
+        channels = cv2.split(image)  # contiguous planes, which NumPy goes through twice as fast
         planes = np.empty((3, *image.shape[:2]), np.float32)
-        for channel in range(
-            3
-        ):  # one pass a plane: no H×W×3 float copy, no transposition afterwards
-            np.multiply(image[:, :, channel], scale[channel], out=planes[channel], dtype=np.float32)
-            planes[channel] += shift[channel]
+        for i, channel in enumerate(channels[::-1] if self.color_order == "bgr" else channels):
+            np.multiply(channel, scale[i], out=planes[i], dtype=np.float32)
+            planes[i] += shift[i]
         return planes
 
     def describe(self) -> str:

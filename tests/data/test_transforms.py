@@ -49,25 +49,45 @@ def test_a_mirrored_window_is_the_crop_reversed():
     assert np.array_equal(mirrored[1], plain[1][:, ::-1])
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.25, 2.0])
 def test_the_window_equals_resizing_the_whole_image_and_cropping(scale):
-    image, label = pair(61, 83)
+    """Where the image's sides and the window's are whole pixels at both sizes."""
+    image, label = pair(60, 80)
     image = cv2.GaussianBlur(image, (0, 0), 2)
-    new = int(scale * 61), int(scale * 83)
+    new, crop = (int(scale * 60), int(scale * 80)), (20, 20)
+    source = int(20 / scale)  # side of the window in the image
     whole = cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR)
     whole_label = cv2.resize(label, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    crop = min(new[0], 24), min(new[1], 40)
-    window, target, _ = transform(crop, (scale, scale)).window(
-        image, label, np.random.default_rng(1)
-    )
-    rng = np.random.default_rng(1)
-    rng.uniform(scale, scale)
-    top = int(rng.integers(0, new[0] - crop[0] + 1))
-    left = int(rng.integers(0, new[1] - crop[1] + 1))
-    region = np.s_[top : top + crop[0], left : left + crop[1]]
-    # warpAffine rounds source positions to 1/32 pixel, resize to 1/2048: a grey level or two
-    assert np.abs(window.astype(int) - whole[region]).max() <= 4
-    assert np.mean(target != whole_label[region]) < 0.005
+    for seed in range(20):
+        window, target, _ = transform(crop, (scale, scale)).window(
+            image, label, np.random.default_rng(seed)
+        )
+        rng = np.random.default_rng(seed)
+        rng.uniform(scale, scale)
+        top, left = (scale * int(rng.integers(side - source + 1)) for side in (60, 80))
+        if top == int(top) and left == int(left):
+            region = np.s_[int(top) : int(top) + 20, int(left) : int(left) + 20]
+            inside = np.s_[1:-1, 1:-1]  # at its border the window knows no further pixels
+            assert np.abs(window.astype(int) - whole[region])[inside].max() <= 1
+            assert np.array_equal(target, whole_label[region])
+            return
+    raise AssertionError("no seed gave a whole offset")
+
+
+def test_scales_and_offsets_of_windows_are_spread_evenly():
+    """A ramp tells where a window lies and how large it is in the image."""
+    ramp = np.repeat(np.arange(200, dtype=np.uint8)[None], 100, axis=0)
+    image = np.stack([ramp] * 3, axis=2)
+    augment = transform((50, 50), (0.5, 2.0))
+    steps, middles = [], []
+    for seed in range(2000):
+        row = augment.window(image, ramp, np.random.default_rng(seed))[0][25, :, 0].astype(int)
+        steps.append((row[-2] - row[1]) / 47)
+        middles.append((row[0] + row[-1]) / 2)
+    scales = 1 / np.array(steps)
+    for bound in (0.75, 1.0, 1.25, 1.5, 1.75):
+        assert np.mean(scales < bound) == pytest.approx((bound - 0.5) / 1.5, abs=0.05)
+    assert np.mean(middles) == pytest.approx(99.5, abs=3)
 
 
 def test_small_images_are_padded_below_and_right_with_void_and_zero():
