@@ -21,7 +21,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.syntax import Syntax
@@ -30,6 +29,7 @@ from rich.tree import Tree
 from src import config_check, run_config
 from src.engine.rundir import RESOLVED_CONFIG, RunDirectory
 from src.run_config import ResumedRun
+from src.sweeps.recall import with_recalled_sweep
 from src.utils.console import console, setup_logging
 from src.utils.errors import UserError
 from src.utils.files import write_text
@@ -38,15 +38,11 @@ log = logging.getLogger(__name__)
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 
-Task = Callable[[DictConfig, RunDirectory], float | None]
+Task = Callable[[DictConfig, RunDirectory], None]
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, treated as Ctrl-C with an exit code of its own."""
-
-
-class JobFailed(RuntimeError):
-    """A job of a sweep failed; what there is to say has been said and written."""
 
 
 def command(
@@ -54,9 +50,8 @@ def command(
 ) -> Callable[[Task], Callable[[], None]]:
     """Turns a task into an entry point with the primary config `conf/<name>.yaml`.
 
-    The task receives the config and the run directory; what it returns goes to a sweeper. A
-    `UserError` ends it with one line and exit code 1, any other error with its traceback too;
-    the run's log has both.
+    The task receives the config and the run directory. A `UserError` ends it with one line and
+    exit code 1, any other error with its traceback too; the run's log has both.
 
     Args:
         name: Of the command and its primary config.
@@ -65,11 +60,11 @@ def command(
     """
 
     def decorate(task: Task) -> Callable[[], None]:
-        @functools.wraps(task)
-        def main() -> None:
+        def start() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
             signal.signal(signal.SIGTERM, _terminate)
             try:
+                sys.argv[1:] = with_recalled_sweep(sys.argv[1:])
                 if from_checkpoint:
                     sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:])
                 resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
@@ -77,16 +72,26 @@ def command(
                     sys.argv[1:] = resumed.arguments(sys.argv[1:])
                 entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
                 entry(lambda cfg: _run(name, task, cfg, from_checkpoint, resumed))()
+            except (HydraException, OmegaConfBaseException) as error:
+                if cause := _user_error(error):
+                    raise cause from error
+                explain = config_check.explain_composition_error
+                line = explain(error, functools.partial(compose_config, name))
+                raise UserError(line) from error
+            except OSError as error:  # Hydra makes the directory before the job begins
+                line = f"output_dir={error.filename}: not writable ({error.strerror})"
+                raise UserError(line) from error
+            except KeyboardInterrupt as error:
+                sys.exit(_exit_code(error))
+
+        @functools.wraps(task)
+        def main() -> None:
+            try:
+                start()
             except UserError as error:
                 _fail(str(error))
-            except (HydraException, OmegaConfBaseException) as error:
-                explain = config_check.explain_composition_error
-                _fail(explain(error, functools.partial(compose_config, name)))
-            except OSError as error:  # Hydra makes the directory before the job begins
-                _fail(f"output_dir={error.filename}: not writable ({error.strerror})")
-            except JobFailed as error:
-                _fail(str(error))
 
+        main.start = start  # for who wants the UserError of what never came to be a run
         main.task = task
         return main
 
@@ -102,11 +107,10 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 def _run(
     name: str, task: Task, cfg: DictConfig, from_checkpoint: bool, resumed: ResumedRun | None
-) -> float | None:
-    """One job: claims its directory, checks its config, does its work, writes how it ended."""
+) -> None:
+    """One run: claims its directory, checks its config, does its work, writes how it ended."""
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
-    sweep = hydra_cfg.mode == RunMode.MULTIRUN
     if resumed is not None:
         resumed.apply(cfg)
         config_check.check(cfg, compose(name))  # a mistake here leaves the run as it is
@@ -120,13 +124,12 @@ def _run(
         if from_checkpoint:
             run_config.apply_run(cfg, list(hydra_cfg.overrides.task))
         config_check.check(cfg, compose(name))
-        value = task(cfg, run)
+        task(cfg, run)
         run.update(status="completed")
-        return value
     except KeyboardInterrupt as error:
         run.update(status="interrupted", reason=type(error).__name__)
         log.warning("interrupted; the run directory is %s", run.path)
-        sys.exit(143 if isinstance(error, Terminated) else 130)
+        sys.exit(_exit_code(error))
     except Exception as error:
         cause = _user_error(error)
         reason = str(cause or f"{type(error).__name__}: {error}").strip()
@@ -135,9 +138,6 @@ def _run(
             run.update(status="failed", reason=reason)
         if cause is None:
             console.print_exception(max_frames=8)
-        if sweep:
-            log.error(reason)
-            raise JobFailed(f"job {hydra_cfg.job.num} failed: {reason}") from error
         _fail(reason, f"details: {run.path / f'{name}.log'}")
 
 
@@ -154,6 +154,11 @@ def _fail(reason: str, *more: str) -> None:
     for line in more:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
+
+
+def _exit_code(interrupt: KeyboardInterrupt) -> int:
+    """What a shell expects of a process that a signal ended: 128 and its number."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -8,8 +8,8 @@ from src.utils.figures import weights_name
 
 
 @command("eval", from_checkpoint=True)
-def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
-    """Evaluates at native resolution, prints the tables, writes `eval.json`; returns mIoU."""
+def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
+    """Evaluates at native resolution, prints the tables, writes `eval.json`."""
     from src import build  # brings MindSpore
     from src.engine.callbacks.figures import evaluation_figures
     from src.engine.trainer import Trainer
@@ -26,7 +26,6 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> float | None:
     evaluation.save(run.path / "eval.json")
     evaluation_figures(evaluator, evaluation, run.path / "figures", weights_name(cfg.ckpt_path))
     evaluation.show(f"split {evaluation.protocol['split']}, percent")
-    return evaluation.scores["miou"]
 
 
 if __name__ == "__main__":

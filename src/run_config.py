@@ -126,7 +126,8 @@ class ResumedRun:
             and _key(override).partition(".")[0] not in replaced
             and _group(override) not in replaced
         ]
-        return [*earlier, *arguments, f"output_dir='{self.path}'"]
+        # a recipe of conf/sweep would start its sweep again
+        return [*earlier, *arguments, f"output_dir='{self.path}'", "hydra.mode=RUN"]
 
     def apply(self, cfg: DictConfig) -> None:
         """Puts the run's resolved values under the overrides of this command line."""
@@ -181,7 +182,7 @@ class ResumedRun:
         if summary.get("command", "train") != "train":
             raise UserError(f"{named}: is of the command {summary['command']}; only train resumes")
         for override in self.overrides:
-            if _key(override) in ("experiment", "debug"):
+            if _key(override) in ("experiment", "sweep", "debug"):
                 raise UserError(
                     f"{named} {override}: a recipe cannot be laid over a run; give its keys"
                 )

@@ -7,36 +7,32 @@ from src.engine.rundir import RunDirectory
 
 
 @command("train", resumable=True)
-def train(cfg: DictConfig, run: RunDirectory) -> float | None:
-    """Prepares the data if needed, trains, validates, keeps best and last weights.
-
-    Returns the best monitored value, for sweeps.
-    """
+def train(cfg: DictConfig, run: RunDirectory) -> None:
+    """Prepares the data if needed, trains, validates, keeps best and last weights."""
     from src import build  # brings MindSpore
 
     build.setup(cfg)
     data = build.datamodule(cfg)
     network = build.network(cfg, data)
     build.settle_class_weights(cfg, data)
-    trainer = build.trainer(cfg, run.wandb_id)
-    save_resolved(cfg, run, show=cfg.print_config)
-    run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
+    with build.trainer(cfg, run.wandb_id) as trainer:
+        save_resolved(cfg, run, show=cfg.print_config)
+        run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
 
-    batches = data.train_batches(accumulate=trainer.accumulate)
-    schedule = build.schedule(cfg, trainer, batches)
-    optimizer = build.optimizer(cfg, network, schedule)
-    evaluator = build.evaluator(cfg, network, data)
-    loss, rates = build.loss(cfg), schedule.value
-    try:
-        state = trainer.fit(network, loss, optimizer, batches, evaluator, rates, run.resumed)
-    finally:
-        run.update(**trainer.state.summary())  # of an interrupted run, too
+        batches = data.train_batches(accumulate=trainer.accumulate)
+        schedule = build.schedule(cfg, trainer, batches)
+        optimizer = build.optimizer(cfg, network, schedule)
+        evaluator = build.evaluator(cfg, network, data)
+        loss, rates = build.loss(cfg), schedule.value
+        try:
+            state = trainer.fit(network, loss, optimizer, batches, evaluator, rates, run.resumed)
+        finally:
+            run.update(**trainer.state.summary())  # of an interrupted run, too
 
-    if state.best_evaluation is not None:
-        weights = ", averaged weights" if trainer.monitors_average else ""
-        state.best_evaluation.show(f"best: epoch {state.best['epoch']}{weights}, percent")
-    run.update(reason=state.stop_reason)
-    return state.best.get(trainer.monitor)
+        if state.best_evaluation is not None:
+            weights = ", averaged weights" if trainer.monitors_average else ""
+            state.best_evaluation.show(f"best: epoch {state.best['epoch']}{weights}, percent")
+        run.update(reason=state.stop_reason)
 
 
 if __name__ == "__main__":

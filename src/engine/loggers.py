@@ -38,7 +38,7 @@ class Logger(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Forgets what was logged after `state_dict` gave this; an empty one is the beginning."""
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Writes out what is pending; called at a run's end, whatever ended it."""
 
 
@@ -88,7 +88,7 @@ class CsvLogger:
         if self.path.exists():
             write_text(self.path, self._table(kept))
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Nothing is pending: rows are written as they come."""
 
     def _rows(self) -> list[dict[str, str]]:
@@ -204,7 +204,7 @@ class WandbLogger:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """W&B keeps its own rows: the repeated steps give the same values, and it drops them."""
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         if self._run is not None:
-            self._run.finish()
+            self._run.finish(exit_code=int(failed))
             self._run = None

@@ -45,7 +45,7 @@ class RunDirectory:
             if not resumed:
                 # Exclusive creation: of two runs that start at once, one is refused
                 (self.path / SUMMARY).touch(exist_ok=False)
-            self._lock()
+            self._held = hold(self.path, "output_dir")
         except FileExistsError:
             raise UserError(
                 f"output_dir={self.path}: holds a run already; give another directory, "
@@ -77,17 +77,6 @@ class RunDirectory:
         """The id of the run in Weights & Biases, if it is there."""
         return self._summary["wandb_id"]
 
-    def _lock(self) -> None:
-        self._held = FileLock(self.path / LOCK)
-        try:
-            self._held.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"output_dir={self.path}: another process is at work in it; wait or stop that one"
-            ) from None
-        except NotImplementedError:
-            log.warning("%s: the file system has no locks; start nothing else in it", self.path)
-
     def _take_over(self) -> None:
         """Goes on with the summary that is there, and clears away what a kill left half-written."""
         before = read_summary(self.path)
@@ -118,6 +107,41 @@ class RunDirectory:
         seconds = self._seconds_before + time.perf_counter() - self._started
         self._summary["seconds"] = round(seconds, 3)
         write_json(self.path / SUMMARY, self._summary)
+
+
+def hold(path: Path, key: str) -> FileLock:
+    """Takes the lock of a directory, which the system lets go of when this process ends.
+
+    Args:
+        path: The directory.
+        key: Of the config, which names the directory.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{key}={path}: another process is at work in it; wait or stop that one"
+        ) from None
+    except NotImplementedError:
+        log.warning("%s: the file system has no locks; start nothing else in it", path)
+    return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a directory."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except NotImplementedError:  # no locks here: nobody knows
+        return False
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 class Trainer:
     """Runs a network over data and tells callbacks and loggers.
 
+    As a context manager it closes the loggers at the end of a run, whatever ends it.
+
     Args:
         output_dir: The run directory.
         callbacks: Ours and stock `mindspore.train` ones, called in this order.
@@ -104,6 +106,13 @@ class Trainer:
         self.evaluator: Evaluator | None = None
         self.boundary = Boundary(self)
         self._rate: Callable[[int], float] = lambda step: math.nan
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        for logger in self.loggers:
+            logger.close(failed=kind is not None)
 
     @property
     def checkpoint_dir(self) -> Path:

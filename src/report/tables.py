@@ -108,13 +108,13 @@ def screen_tables(overview: Overview) -> list[Table]:
     tables = []
     if len(overview.groups) < len(overview.trained):
         header, rows = group_rows(overview)
-        tables.append(_table("Mean ± standard deviation over seeds, percent", header, rows))
+        tables.append(screen_table("Mean ± standard deviation over seeds, percent", header, rows))
     for title, (header, rows) in (
         ("Runs, percent", run_rows(overview)),
         ("Evaluations, percent", evaluation_rows(overview)),
     ):
         if rows:
-            tables.append(_table(title, header, rows))
+            tables.append(screen_table(title, header, rows))
     return tables
 
 
@@ -148,17 +148,26 @@ def to_markdown(overview: Overview) -> str:
         ("Evaluations, percent", evaluation_rows(overview)),
     ):
         if rows:
-            lines = [header, ["---"] * len(header), *rows]
-            table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-            parts.append(f"## {title}\n\n{table}\n")
-    failed = [run for run in [*overview.trained, *overview.evaluated] if run.reason]
+            parts.append(f"## {title}\n\n{markdown_table(header, rows)}\n")
+    failed = [
+        run
+        for run in [*overview.trained, *overview.evaluated]
+        if run.reason and run.status != "completed"
+    ]
     if failed:
-        lines = "\n".join(f"* `{run.name}`: {run.status}: {_escaped(run.reason)}" for run in failed)
+        lines = "\n".join(f"* `{run.name}`: {run.status}: {escaped(run.reason)}" for run in failed)
         parts.append(f"## Runs that did not end well\n\n{lines}\n")
     return "\n".join(parts)
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in lines)
+
+
+def screen_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table for the screen; columns of numbers are aligned at their right."""
     table = Table(title=title, title_justify="left")
     for index, name in enumerate(header):
         numeric = all(row[index][:1].isdigit() or row[index] == "–" for row in rows)
@@ -168,5 +177,6 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return table
 
 
-def _escaped(cell: str) -> str:
+def escaped(cell: str) -> str:
+    """A text that does not end a cell of a Markdown table."""
     return cell.replace("|", "\\|")

@@ -40,7 +40,7 @@ def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", None)
     logger = WandbLogger(tmp_path, "project")
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
-    logger.close()
+    logger.close(failed=False)
     assert logger.run_id is None
 
 
@@ -49,7 +49,7 @@ def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch
     logger = WandbLogger(tmp_path, "project", run_config={"seed": 1})
     assert logger.run_id
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
-    logger.close()
+    logger.close(failed=False)
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
@@ -64,7 +64,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
     case = Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")
     logger.log_masks("predictions", [case], ["ground", "square"])
-    logger.close()
+    logger.close(failed=False)
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     (table,) = media.glob("table/per_class_*.table.json")
     assert json.loads(table.read_text())["data"] == [["ground", 0.5], ["square", None]]

@@ -142,18 +142,6 @@ def test_another_dataset_of_other_classes_does_not_fit_a_checkpoint(workshop, tr
     assert "class" in printed and "Traceback" not in printed
 
 
-def test_a_sweep_gives_each_job_a_directory_of_its_own(workshop):
-    printed = workshop.run(
-        "train", "-m", "dataset=folder", f"dataset.root={workshop.data}", "debug=fast",
-        "dataset.crop_size=[64,64]", "dataset.batch_size=2", "model/backbone=vgg_slim",
-        "model.backbone.width=0.0625", "print_config=false", "hydra.sweep.dir=sweep",
-        "model=fcn32s,fcn16s",
-    )  # fmt: skip
-    for job in ("0", "1"):
-        summary = json.loads((workshop.path / "sweep" / job / "summary.json").read_text())
-        assert summary["status"] == "completed", printed
-
-
 def test_prepare_reports_counts_and_labels(workshop):
     printed = workshop.run(
         "prepare", "dataset=folder", f"dataset.root={workshop.data}", "output_dir=prepared"

@@ -1,0 +1,125 @@
+"""How the jobs of a sweep are run: as processes here, or by submitit on a cluster.
+
+Hydra loads plugins from a package of this name alone; what they do is in `src.sweeps`.
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from src.sweeps import cluster, process
+from src.sweeps.jobs import Job
+from src.sweeps.pool import Handle, Pool, Watcher
+from src.utils.errors import UserError
+
+# Read by OpenMP and the BLAS libraries when they are loaded
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class JobLauncher(Launcher):
+    """What the launchers share: each job is a `python -m src.…` of its own.
+
+    Args:
+        n_jobs: Jobs at a time.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise UserError(
+                f"hydra.launcher.n_jobs={n_jobs}: expected a whole number of at least 1"
+            )
+        self.n_jobs = n_jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config = config
+        on_error = config.on_error
+        if on_error not in ("continue", "stop"):
+            raise UserError(f"on_error={on_error}: expected one of continue, stop")
+        self._stops_on_error = on_error == "stop"
+
+    @abstractmethod
+    def start(self, job: Job) -> Handle:
+        """Begins a job or goes on with it."""
+
+    def shares(self, given: Collection[str]) -> list[str]:
+        """Overrides that every job gets, but for the keys that are given."""
+        return []
+
+    def run(self, jobs: Iterator[Job], watcher: Watcher) -> None:
+        """Runs the jobs to their end."""
+        Pool(self.start, self.n_jobs).run(jobs, watcher, self._stops_on_error)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """For sweepers that others wrote: runs a batch and gives the best monitored values."""
+        from src.sweeps.results import Result
+
+        root, shares = Path(self.config.hydra.sweep.dir), tuple(self.shares(()))
+        jobs = [
+            Job(number, tuple(overrides), shares, root / str(number))
+            for number, overrides in enumerate(job_overrides, initial_job_idx)
+        ]
+        self.run(iter(jobs), Watcher())
+        returns = []
+        for job in jobs:
+            done = job.status == "completed"
+            value: Any = Result.of(job).value if done else UserError(job.summary.get("reason"))
+            status = JobStatus.COMPLETED if done else JobStatus.FAILED
+            returns.append(JobReturn(job.overrides, status=status, _return_value=value))
+        return returns
+
+    def _environment(self) -> dict[str, str]:
+        """Variables for the jobs: a group for their W&B runs, unless the user has named one."""
+        name = Path(self.config.hydra.sweep.dir).resolve().name
+        return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", name)}
+
+
+class ProcessLauncher(JobLauncher):
+    """Runs jobs on this machine, and shares its cores out among those that run at a time."""
+
+    def start(self, job: Job) -> Handle:
+        free = [name for name in _THREADS if self.n_jobs > 1 and name not in os.environ]
+        return process.start(job, self._environment() | dict.fromkeys(free, str(self._share())))
+
+    def shares(self, given: Collection[str]) -> list[str]:
+        if self.n_jobs == 1:
+            return []
+        shares = {"dataset.num_workers": min(self.config.dataset.num_workers, self._share())}
+        if self.config.device.threads is None:
+            shares["device.threads"] = self._share()
+        return [f"{key}={value}" for key, value in shares.items() if key not in given]
+
+    def _share(self) -> int:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return max(1, cores // self.n_jobs)
+
+
+class SubmititLauncher(JobLauncher):
+    """Submits jobs to a cluster through submitit.
+
+    Args:
+        cluster: "slurm", or "local" for trying it out.
+        n_jobs: Jobs at a time, waiting in the queue or at work.
+        folder: Of submitit's own files.
+        parameters: Resources, by submitit's names.
+    """
+
+    def __init__(self, cluster: str, n_jobs: int, folder: str, **parameters: Any) -> None:
+        super().__init__(n_jobs)
+        self._queue = {"cluster": cluster, "folder": folder, "parameters": parameters}
+        self._executor: Any = None
+
+    def start(self, job: Job) -> Handle:
+        if self._executor is None:
+            self._executor = cluster.executor(**self._queue)
+        return cluster.submit(self._executor, job, self._environment())

@@ -1,0 +1,54 @@
+"""One job of a sweep: `python -m src.sweeps DIR OVERRIDE …`, started by the sweep.
+
+It does what `python -m src.train` does, but what refuses it before it has a directory is written
+into DIR, and it ends with the process that started it.
+"""
+
+import ctypes
+import faulthandler
+import logging
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from src.engine.rundir import SUMMARY
+from src.sweeps.jobs import Job
+from src.sweeps.process import mark
+from src.train import train
+from src.utils.console import setup_logging
+from src.utils.errors import UserError
+
+log = logging.getLogger("src.sweeps")
+
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def main(path: Path, overrides: list[str]) -> None:
+    """Runs the job that lies in a directory."""
+    _end_with_parent()
+    faulthandler.enable()
+    job = Job(int(path.name), tuple(overrides), (), path)
+    if not job.has_begun:  # one that was refused may begin again, its log goes on
+        (path / SUMMARY).unlink(missing_ok=True)
+    sys.argv[1:] = job.arguments()
+    try:
+        train.start()
+    except UserError as error:
+        setup_logging(job.log_file)
+        log.debug("the job was refused", exc_info=True)
+        log.error("%s", error)
+        with suppress(UserError):  # another process is at work there
+            if job.status in ("waiting", "running", "interrupted"):
+                mark(job, "failed", str(error))
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """Asks Linux for a SIGTERM when the parent ends, however it ends: the job saves and stops."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,116 @@
+"""Runs jobs, some at a time, and watches them to their end."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from src.sweeps.board import Board
+from src.sweeps.jobs import Job
+from src.sweeps.process import settle
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+
+
+class Handle(Protocol):
+    """A job that has been started; `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """The exit code, None while it is at work."""
+
+    def send_signal(self, number: int) -> None:
+        """Passes a signal on."""
+
+
+class Watcher:
+    """Is told how the jobs come along; this one has nothing to do with them."""
+
+    def look(self, job: Job) -> None:
+        """The job is at work, or has just stopped; called a few times a second."""
+
+    def ended(self, job: Job) -> None:
+        """The job has ended, as its summary says."""
+
+
+class Pool:
+    """Keeps so many jobs at work as there are slots.
+
+    Args:
+        start: Begins a job or goes on with it.
+        slots: Jobs at a time.
+    """
+
+    def __init__(self, start: Callable[[Job], Handle], slots: int) -> None:
+        self._start = start
+        self._slots = slots
+        self._running: dict[Job, Handle] = {}
+
+    def run(self, jobs: Iterator[Job], watcher: Watcher, stop_on_error: bool) -> None:
+        """Runs jobs, each taken when a slot is free; those that are completed count as ended.
+
+        A Ctrl-C or SIGTERM is passed on to the jobs at work, which save their state; then it is
+        raised. With `stop_on_error` no job is begun after one has failed.
+        """
+        stopped = False
+        with Board() as board:
+            try:
+                while True:
+                    while len(self._running) < self._slots and not stopped:
+                        job = next(jobs, None)
+                        if job is None:
+                            break
+                        if job.status == "completed":
+                            watcher.ended(job)
+                        else:
+                            self._begin(job, board)
+                    if not self._running:
+                        return
+                    time.sleep(POLL_SECONDS)
+                    for job in self._ended(watcher):
+                        board.ended(job)
+                        watcher.ended(job)
+                        stopped |= stop_on_error and job.status == "failed"
+                    board.show(list(self._running))
+            except KeyboardInterrupt as interrupt:
+                self._interrupt(interrupt, board)
+                raise
+
+    def _begin(self, job: Job, board: Board) -> None:
+        while job.is_at_work:  # a sweep that was killed may have left it behind
+            board.say(f"job {job.number} is still at work in another process: waiting for it")
+            time.sleep(5 * POLL_SECONDS)
+        board.began(job)
+        self._running[job] = self._start(job)
+
+    def _ended(self, watcher: Watcher | None = None) -> Iterator[Job]:
+        for job, handle in list(self._running.items()):
+            exit_code = handle.poll()
+            if watcher is not None:
+                watcher.look(job)
+            if exit_code is not None:
+                del self._running[job]
+                settle(job, exit_code, interrupted=watcher is None)
+                yield job
+
+    def _interrupt(self, interrupt: KeyboardInterrupt, board: Board) -> None:
+        """Passes it on; a second one stops at once, unsaved, and a third kills."""
+        number = signal.SIGINT if type(interrupt) is KeyboardInterrupt else signal.SIGTERM
+        log.warning(
+            "%s: the %d jobs at work save their state; once more stops them at once",
+            number.name,
+            len(self._running),
+        )
+        for sent in (number, number, signal.SIGKILL):
+            for handle in self._running.values():
+                handle.send_signal(sent)
+            try:
+                while self._running:
+                    for job in self._ended():
+                        board.ended(job)
+                    time.sleep(POLL_SECONDS)
+                return
+            except KeyboardInterrupt:
+                continue
