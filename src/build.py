@@ -66,8 +66,8 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
             "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
         )
     _settle_normalization(cfg, data, brought)
-    freeze(net, cfg.model.frozen)
-    if cfg.model.frozen_norm:
+    freeze(net, cfg.model.get("frozen", ()))
+    if cfg.model.get("frozen_norm"):
         freeze_norms(net.backbone)
     return net
 
@@ -82,7 +82,8 @@ def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network of `ckpt_path`, whose parameters must all fit."""
     if cfg.model.backbone.get("pretrained"):
         cfg.model.backbone.pretrained = False  # nothing to download: the checkpoint has it all
-    cfg.model.auxiliary_weight = None  # of training alone, no checkpoint has it
+    if cfg.model.get("auxiliary_weight"):
+        cfg.model.auxiliary_weight = None  # of training alone, no checkpoint has it
     net = _untrained(cfg, data)
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
@@ -123,7 +124,7 @@ def loss(cfg: DictConfig) -> nn.Cell:
                 f"{cfg.dataset.num_classes} classes"
             )
     chosen = instantiate(cfg.loss, _convert_="all")
-    weight = cfg.model.auxiliary_weight
+    weight = cfg.model.get("auxiliary_weight")
     return WithAuxiliary(chosen, weight) if weight else chosen
 
 
