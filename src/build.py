@@ -5,6 +5,7 @@ answer is written back, so that the resolved config of a run is complete.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from src.data.balance import class_weights
 from src.data.datamodule import SegDataModule
 from src.data.download import resolve_weights
 from src.data.tally import report_table
+from src.engine.batch_norm import synchronize_batch_norm
 from src.engine.evaluator import Evaluator
 from src.engine.inference import Segmenter
 from src.engine.rundir import RESOLVED_CONFIG, run_directory_of
@@ -26,13 +28,14 @@ from src.losses import WithAuxiliary
 from src.metrics import ConfusionMatrix
 from src.models.freezing import freeze, freeze_norms
 from src.models.weights import load_weights
-from src.utils import runtime
+from src.utils import ranks, runtime
 from src.utils.console import console
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, Normalization
 
 log = logging.getLogger(__name__)
 
+LR_SCALINGS = {"none": lambda ranks: 1, "linear": lambda ranks: ranks, "sqrt": math.sqrt}
 NORMALIZATION_KEYS = ("color_order", "mean", "std")
 TRAINING_KEYS = ("weights", "auxiliary_weight", "frozen", "frozen_norm")  # of model
 
@@ -40,7 +43,11 @@ TRAINING_KEYS = ("weights", "auxiliary_weight", "frozen", "frozen_norm")  # of m
 def setup(cfg: DictConfig) -> None:
     """Chooses device, mode and seed of this process."""
     names = ("target", "id", "mode", "jit_level", "deterministic", "threads")
-    runtime.setup_device(**{name: cfg.device[name] for name in names})
+    values = {name: cfg.device[name] for name in names}
+    values["id"] = ranks.local_device(cfg.device.target, cfg.device.id)
+    if cfg.device.threads is None:
+        values["threads"] = ranks.share_of_cores()
+    runtime.setup_device(**values)
     runtime.seed_everything(cfg.seed)
 
 
@@ -56,6 +63,13 @@ def datamodule(cfg: DictConfig) -> SegDataModule:
 def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     """The network with the weights it starts from; tells `data` what they expect of an image."""
     net = _untrained(cfg, data)
+    if cfg.device.sync_batch_norm:
+        if cfg.device.target != "Ascend":
+            raise UserError(
+                f"device.sync_batch_norm=true with device.target={cfg.device.target}: MindSpore "
+                "has it for Ascend alone; set it to false"
+            )
+        synchronize_batch_norm(net)
     brought = None
     if cfg.model.weights is not None:
         path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
@@ -140,8 +154,11 @@ def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, st
 def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
     """The learning rate of each step of the whole run."""
     steps = min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
+    factor = LR_SCALINGS[cfg.device.lr_scaling](trainer.ranks.size)
+    if factor != 1:
+        log.info("learning rate × %g for %d ranks", factor, trainer.ranks.size)
     return instantiate(cfg.scheduler, _convert_="all")(
-        learning_rate=cfg.optimizer.learning_rate,
+        learning_rate=cfg.optimizer.learning_rate * factor,
         total_steps=steps * trainer.max_epochs,
         steps_per_epoch=steps,
     )
@@ -177,6 +194,7 @@ def evaluator(
         split,
         data.palette,
         further=_nodes(cfg.metrics),
+        ranks=ranks.this_process(),
     )
 
 
@@ -184,14 +202,16 @@ def trainer(cfg: DictConfig, wandb_id: str | None = None) -> Trainer:
     """The trainer with its callbacks and loggers; `wandb_id` is of the run that goes on."""
     run_config = OmegaConf.to_container(cfg, resolve=True)
     logger_values = {"wandb": {"run_config": run_config, "resume_id": wandb_id}}
+    this = ranks.this_process()
     return instantiate(
         cfg.trainer,
         output_dir=cfg.output_dir,
         callbacks=_nodes(cfg.callbacks),
-        loggers=_nodes(cfg.logger, logger_values),
+        loggers=_nodes(cfg.logger, logger_values) if this.first else [],
         amp_level=cfg.device.amp_level,
         loss_scaler=instantiate(cfg.device.loss_scaler),
         sink_mode=cfg.device.sink_mode,
+        ranks=this,
         _convert_="all",
     )
 

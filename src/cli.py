@@ -27,9 +27,10 @@ from rich.syntax import Syntax
 from rich.tree import Tree
 
 from src import config_check, run_config
-from src.engine.rundir import RESOLVED_CONFIG, RunDirectory
+from src.engine.rundir import RESOLVED_CONFIG, FollowedDirectory, RunDirectory
 from src.run_config import ResumedRun
 from src.sweeps.recall import with_recalled_sweep
+from src.utils import ranks
 from src.utils.console import console, setup_logging
 from src.utils.errors import UserError
 from src.utils.files import write_text
@@ -63,6 +64,8 @@ def command(
         def start() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
             signal.signal(signal.SIGTERM, _terminate)
+            if ranks.is_launched():
+                _refuse_sweep(sys.argv[1:])
             try:
                 sys.argv[1:] = with_recalled_sweep(sys.argv[1:])
                 if from_checkpoint:
@@ -86,10 +89,14 @@ def command(
 
         @functools.wraps(task)
         def main() -> None:
-            try:
-                start()
-            except UserError as error:
-                _fail(str(error))
+            if ranks.is_scheduler():
+                ranks.schedule()
+                return
+            with ranks.leaving():
+                try:
+                    start()
+                except UserError as error:
+                    _fail(str(error))
 
         main.start = start  # for who wants the UserError of what never came to be a run
         main.task = task
@@ -114,12 +121,13 @@ def _run(
     if resumed is not None:
         resumed.apply(cfg)
         config_check.check(cfg, compose(name))  # a mistake here leaves the run as it is
-    run = RunDirectory(cfg.output_dir, name, cfg.task_name, resumed=resumed is not None)
-    setup_logging(run.path / f"{name}.log")
+    if ranks.is_launched() or OmegaConf.select(cfg, "device.distributed"):
+        _join_ranks(name, cfg)
+    run = _claim_directory(name, cfg, resumed is not None)
     try:
-        if resumed is not None:
+        if run.leads and resumed is not None:
             resumed.save_overrides()
-        else:
+        elif run.leads:
             _save_hydra_files(cfg, run.path / ".hydra")
         if from_checkpoint:
             run_config.apply_run(cfg, list(hydra_cfg.overrides.task))
@@ -139,6 +147,42 @@ def _run(
         if cause is None:
             console.print_exception(max_frames=8)
         _fail(reason, f"details: {run.path / f'{name}.log'}")
+
+
+def _join_ranks(name: str, cfg: DictConfig) -> None:
+    """Makes this process one of several that train or evaluate together."""
+    config_check.check(cfg, compose(name))  # before the ranks wait for each other
+    if name not in ("train", "eval"):
+        raise UserError(f"{name}: works in one process; set device.distributed=false, no launcher")
+    if not cfg.device.distributed:
+        raise UserError(
+            "device.distributed=false: a launcher has started this process as one of several; set "
+            "device.distributed=true"
+        )
+    ranks.join(cfg.device.target)
+
+
+def _refuse_sweep(arguments: list[str]) -> None:
+    sweeps = ("-m", "--multirun", "sweep=", "+sweep=", "resume_sweep=")
+    if found := [argument for argument in arguments if argument.startswith(sweeps)]:
+        raise UserError(f"{found[0]}: a sweep does not run on several ranks; start a job alone")
+
+
+def _claim_directory(name: str, cfg: DictConfig, resumed: bool) -> RunDirectory:
+    """Claims the run's directory and opens its log; ranks beside the first one follow it."""
+    this = ranks.this_process()
+    if not this.first:
+        setup_logging(verbose=True)  # to the rank's own log, where the launcher sends the screen
+        own, cfg.output_dir = Path(cfg.output_dir), this.gather(None)[0]
+        if own != Path(cfg.output_dir):
+            with suppress(OSError):
+                own.rmdir()  # Hydra has made one for each rank
+        return FollowedDirectory(cfg.output_dir, resumed)
+    run = RunDirectory(cfg.output_dir, name, cfg.task_name, resumed=resumed)
+    setup_logging(run.path / f"{name}.log")
+    ranks.tell_launcher(run.path)
+    this.gather(cfg.output_dir)
+    return run
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
@@ -175,7 +219,9 @@ def _save_hydra_files(cfg: DictConfig, directory: Path) -> None:
 
 
 def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None:
-    """Writes `config.resolved.yaml` and prints the config as a tree."""
+    """Writes `config.resolved.yaml` and prints the config as a tree; of ranks, the first does."""
+    if not run.leads:
+        return
     write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     if not show:
         return

@@ -23,8 +23,10 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
     evaluator = build.evaluator(cfg, network, data, cfg.split)
     evaluation = trainer.evaluate(evaluator)
-    evaluation.save(run.path / "eval.json")
-    evaluation_figures(evaluator, evaluation, run.path / "figures", weights_name(cfg.ckpt_path))
+    if run.leads:
+        evaluation.save(run.path / "eval.json")
+        name = weights_name(cfg.ckpt_path)
+        evaluation_figures(evaluator, evaluation, run.path / "figures", name)
     evaluation.show(f"split {evaluation.protocol['split']}, percent")
 
 

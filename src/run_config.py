@@ -79,10 +79,13 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
         for o in parsed
         if o.key_or_group in {*CHOICES, *GROUPS} and o.value() != choices.get(o.key_or_group)
     }
+    distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
     with open_dict(cfg):
         for group in GROUPS:
             if group in cfg and group not in replaced and group in resolved:
                 cfg[group] = resolved[group]
+        if distributed is not None:
+            cfg.device.distributed = distributed
         for override in parsed:
             group = override.key_or_group.partition(".")[0]
             if group in GROUPS and "." in override.key_or_group and not override.is_delete():

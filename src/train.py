@@ -19,7 +19,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
         save_resolved(cfg, run, show=cfg.print_config)
         run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
 
-        batches = data.train_batches(accumulate=trainer.accumulate)
+        ranks = trainer.ranks
+        batches = data.train_batches(1, trainer.accumulate, ranks.rank, ranks.size)
         schedule = build.schedule(cfg, trainer, batches)
         optimizer = build.optimizer(cfg, network, schedule)
         evaluator = build.evaluator(cfg, network, data)

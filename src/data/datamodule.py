@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,18 +63,32 @@ class EpochSampler(ds.Sampler):
     threads share NumPy's global generator. With the epoch inside the key, augmentation is a
     function of (seed, epoch, index): the same for any number of workers, and for a run that
     starts at a later epoch.
+
+    Of ranks, each gets its `batch` of every `batch * ranks` keys, so that all together train on
+    what one process would; keys that do not fill a batch of all are left out.
     """
 
-    def __init__(self, size: int, seed: int, first_epoch: int = 1) -> None:
-        super().__init__(size)
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        first_epoch: int = 1,
+        batch: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._shares = (size // (batch * ranks), ranks, batch)
+        super().__init__(self._shares[0] * batch)
         self._size = size
         self._seed = seed
         self._epoch = first_epoch - 1
+        self._rank = rank
 
     def __iter__(self):
         self._epoch += 1
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._size)
-        yield from (self._epoch * self._size + order).tolist()
+        shares = order[: math.prod(self._shares)].reshape(self._shares)
+        yield from (self._epoch * self._size + shares[:, self._rank].ravel()).tolist()
 
 
 class TrainSamples:
@@ -215,22 +230,26 @@ class SegDataModule:
         transform = self._make_transform(self.normalization)
         return TrainSamples(*self._open(self.train_split), transform, self.seed)
 
-    def train_batches(self, first_epoch: int = 1, accumulate: int = 1) -> ds.Dataset:
+    def train_batches(
+        self, first_epoch: int = 1, accumulate: int = 1, rank: int = 0, ranks: int = 1
+    ) -> ds.Dataset:
         """Batches of images N×3×H×W float32 (normalised) and labels N×H×W int32, shuffled.
 
-        N is `batch_size * accumulate`; what is left at an epoch's end is dropped.
+        N is `batch_size * accumulate`, this rank's part of the `ranks` times as many images of a
+        step; what is left at an epoch's end is dropped.
 
         Raises:
-            UserError: The split holds less than one batch.
+            UserError: The split holds less than one batch of all ranks.
         """
         samples = self.train_samples()
         batch = self.batch_size * accumulate
-        if len(samples) < batch:
+        if len(samples) < batch * ranks:
             times = f" × trainer.accumulate={accumulate}" if accumulate > 1 else ""
+            times += f" × {ranks} ranks" if ranks > 1 else ""
             raise UserError(
                 f"dataset.batch_size={self.batch_size}{times}: split '{self.train_split}' holds "
                 f"{len(samples)} samples, less than one batch; set dataset.batch_size to "
-                f"{max(1, len(samples) // accumulate)} or less"
+                f"{max(1, len(samples) // (accumulate * ranks))} or less"
             )
         cv2.setNumThreads(1)  # the workers are the threads
         workers = min(self.num_workers, os.cpu_count() or 1)
@@ -243,7 +262,7 @@ class SegDataModule:
         dataset = ds.GeneratorDataset(
             samples,
             ["images", "labels"],
-            sampler=EpochSampler(len(samples), self.seed, first_epoch),
+            sampler=EpochSampler(len(samples), self.seed, first_epoch, batch, rank, ranks),
             num_parallel_workers=workers,
             python_multiprocessing=False,
         )

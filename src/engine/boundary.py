@@ -67,7 +67,7 @@ class Boundary:
 
     def save(self) -> None:
         """Writes what the newest boundary reached, unless it is written."""
-        if self._progress is not None:
+        if self._progress is not None and self._trainer.ranks.first:
             save_state(self._trainer.step, self._progress, self._trainer.checkpoint_dir)
             self._trainer.save_last()
             self._progress = None

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def load_state(step: TrainStep, directory: Path) -> dict[str, Any] | None:
         for name, parameter in _parameters(step).items():
             parameter.set_data(Tensor(arrays.pop(name)))
         if reasons:  # out of the way, or the next save would make it the previous state
-            os.replace(directory / STATE, directory / UNUSABLE_STATE)
+            with suppress(FileNotFoundError):  # another rank has done it
+                os.replace(directory / STATE, directory / UNUSABLE_STATE)
         log.info("state read from %s", path)
         return progress
     if reasons:

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from src.engine.inference import Segmenter
 from src.utils.console import class_table, console, scores_table
 from src.utils.errors import UserError
 from src.utils.files import write_json
+from src.utils.ranks import Ranks
 from src.utils.visualize import voc_palette
 
 
@@ -77,6 +78,8 @@ class Metric(Protocol):
 class Evaluator:
     """Evaluates the network of a segmenter over samples.
 
+    Ranks share the samples, and each gets the evaluation of the whole.
+
     Args:
         segmenter: Predicts class ids.
         samples: With `name`, `image` (H×W×3 uint8 RGB) and `label` (H×W uint8).
@@ -85,6 +88,7 @@ class Evaluator:
         split: Name of the split, for the protocol.
         palette: C×3 uint8 RGB, for pictures; None is VOC's.
         further: Metrics whose scores stand beside those of the confusion matrix.
+        ranks: The processes that evaluate together; None is one.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Evaluator:
         split: str,
         palette: np.ndarray | None = None,
         further: Sequence[Metric] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.samples = samples
@@ -104,6 +109,11 @@ class Evaluator:
         self.split = split
         self.palette = voc_palette(len(class_names)) if palette is None else palette
         self.further = further
+        self.ranks = ranks or Ranks()
+
+    def share(self, count: int) -> range:
+        """Indices of the samples that this rank evaluates of the first `count`."""
+        return range(self.ranks.rank, count, self.ranks.size)
 
     def names(self) -> list[str]:
         """What a run will give, without the split: `miou`, `iou/person` …."""
@@ -112,12 +122,12 @@ class Evaluator:
         return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluates the first `count` samples; `on_sample` is called after each."""
+        """Evaluates the first `count` samples; `on_sample` is called after each of this rank's."""
         for metric in (self.metric, *self.further):
             metric.clear()
         started = time.perf_counter()
         one, images = copy.copy(self.metric), []
-        for sample in _read_ahead(self.samples, count):
+        for sample in _read_ahead(self.samples, self.share(count)):
             one.clear()
             pred = self.segmenter.predict(sample.image)
             one.update(sample.label, pred)
@@ -127,6 +137,7 @@ class Evaluator:
             scores = one.scores()
             images.append(ImageScores(sample.name, scores["pixel_acc"], scores["miou"]))
             on_sample()
+        images = self._gather(images, count)
         protocol = {
             "split": self.split,
             "images": count,
@@ -142,6 +153,22 @@ class Evaluator:
             tuple(images),
         )
 
+    def _gather(self, images: list[ImageScores], count: int) -> list[ImageScores]:
+        """Puts the counts of all ranks into the metrics; returns all images, in their order."""
+        counts = [self.metric.matrix, *(metric.counts for metric in self.further)]
+        mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
+        parts = self.ranks.gather(mine)
+        sums = [
+            sum(np.array(part["counts"][i], own.dtype) for part in parts)
+            for i, own in enumerate(counts)
+        ]
+        self.metric.clear()
+        self.metric.merge(sums[0])
+        for metric, total in zip(self.further, sums[1:], strict=True):
+            metric.counts = total
+        size = self.ranks.size
+        return [ImageScores(*parts[i % size]["images"][i // size]) for i in range(count)]
+
     def _scores(self) -> dict[str, float]:
         scores = self.metric.scores()
         for metric in self.further:
@@ -155,12 +182,12 @@ class Evaluator:
         return scores
 
 
-def _read_ahead(samples: Sequence[Any], count: int, ahead: int = 3) -> Iterator[Any]:
-    """Iterates the first `count` items, decoding the next in a thread while the network runs."""
+def _read_ahead(samples: Sequence[Any], indices: range, ahead: int = 3) -> Iterator[Any]:
+    """Iterates items, decoding the next in a thread while the network runs."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(samples.__getitem__, i) for i in range(min(ahead, count))]
-        for index in range(count):
+        waiting = [pool.submit(samples.__getitem__, index) for index in indices[:ahead]]
+        for position in range(len(indices)):
             sample = waiting.pop(0).result()
-            if index + ahead < count:
-                waiting.append(pool.submit(samples.__getitem__, index + ahead))
+            if position + ahead < len(indices):
+                waiting.append(pool.submit(samples.__getitem__, indices[position + ahead]))
             yield sample

@@ -35,6 +35,8 @@ class RunDirectory:
             it cannot be written to.
     """
 
+    leads = True  # whether this process writes the run's files
+
     def __init__(
         self, path: str | Path, command: str, task_name: str, resumed: bool = False
     ) -> None:
@@ -109,6 +111,24 @@ class RunDirectory:
         write_json(self.path / SUMMARY, self._summary)
 
 
+class FollowedDirectory(RunDirectory):
+    """A run's directory as ranks beside the first one see it, which alone writes into it."""
+
+    leads = False
+
+    def __init__(self, path: str | Path, resumed: bool = False) -> None:
+        self.path = Path(path)
+        self.resumed = resumed
+
+    @property
+    def wandb_id(self) -> None:
+        """The first rank alone is in Weights & Biases."""
+        return None
+
+    def update(self, **values: Any) -> None:
+        """The first rank does it."""
+
+
 def hold(path: Path, key: str) -> FileLock:
     """Takes the lock of a directory, which the system lets go of when this process ends.
 
@@ -150,6 +170,11 @@ def read_summary(path: Path) -> dict[str, Any]:
         return read_json(path / SUMMARY)
     except UserError:
         return {}
+
+
+def amend_summary(path: Path, **values: Any) -> None:
+    """Changes values of the `summary.json` of a run whose process is gone."""
+    write_json(path / SUMMARY, {**read_summary(path), **values})
 
 
 def newest_checkpoint(experiments_dir: str | Path) -> Path:

@@ -1,9 +1,11 @@
 """One weight update: forward, backward, loss scaling, accumulation, clipping, optimiser."""
 
 import mindspore as ms
-from mindspore import Tensor, amp, nn, ops
+from mindspore import ParameterTuple, Tensor, amp, nn, ops
 
 from src.engine.averaging import WeightAverage
+
+_RUNNING = ("moving_mean", "moving_variance")
 
 _add = ops.MultitypeFuncGraph("add")
 
@@ -26,7 +28,9 @@ class TrainStep(nn.Cell):
 
     With `accumulate` = k the batch is worked off in k parts, so that it needs the memory of one;
     loss and gradients are those of the whole batch, averaged over its valid pixels. One step
-    stays one weight update, in logs and schedules.
+    stays one weight update, in logs and schedules. The same holds for ranks, each with its part of
+    the batch; the running statistics of batch normalisation, which each rank takes over its part,
+    are averaged.
 
     Args:
         network: Images → logits N×C×H×W.
@@ -36,6 +40,7 @@ class TrainStep(nn.Cell):
         gradient_clip: Largest global norm of the gradients; None leaves them.
         loss_scaler: For mixed precision; a step whose gradients overflow is left out.
         average: Takes the new weights in after each update.
+        ranks: Processes that work on the step together.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class TrainStep(nn.Cell):
         gradient_clip: float | None = None,
         loss_scaler: amp.LossScaler | None = None,
         average: WeightAverage | None = None,
+        ranks: int = 1,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -57,6 +63,10 @@ class TrainStep(nn.Cell):
         self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
         self.scaled = loss_scaler is not None
         self.average = average
+        self.ranks = ranks
+        self.all_reduce = ops.AllReduce() if ranks > 1 else None
+        running = [p for p in network.get_parameters() if p.name.endswith(_RUNNING)]
+        self.statistics = ParameterTuple(running if ranks > 1 else [])
         self.map = ops.HyperMap()
         self.gradients = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
@@ -69,11 +79,12 @@ class TrainStep(nn.Cell):
         return loss, weight
 
     def construct(self, images: Tensor, labels: Tensor) -> Tensor:
+        size = images.shape[0] // self.accumulate
         if self.accumulate == 1:
             (loss, weight), gradients = self.gradients(images, labels)
         else:
-            size = images.shape[0] // self.accumulate
             (loss, weight), gradients = self.gradients(images[:size], labels[:size])
+        if self.accumulate > 1 or self.ranks > 1:
             # Parts are averaged one by one, as half precision wants it, and weighted when added
             loss = loss * self.loss.divisor(weight)
             gradients = self.map(ops.partial(_scale, self.loss.divisor(weight)), gradients)
@@ -85,12 +96,39 @@ class TrainStep(nn.Cell):
                 scaled = self.map(ops.partial(_scale, factor), part_gradients)
                 gradients = self.map(_add, gradients, scaled)
                 weight = weight + part_weight
+            if self.ranks > 1:
+                weight = self.all_reduce(weight)
             divisor = self.loss.divisor(weight)
             loss = loss / divisor
             gradients = self.map(ops.partial(_scale, 1 / divisor), gradients)
+            if self.ranks > 1:
+                loss, gradients = self._sum_over_ranks(loss, gradients)
         if self.scaled:
             return self._update_if_finite(loss, gradients)
         return ops.depend(loss, self._update(gradients))
+
+    def _sum_over_ranks(
+        self, loss: Tensor, gradients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Sums loss and gradients, averages the running statistics.
+
+        Each message waits for the one before: all ranks must send them in the same order. The last
+        layers' gradients come first, as backward finds them.
+        """
+        loss = self.all_reduce(loss)
+        sent, summed = loss, ()
+        for gradient in gradients[::-1]:
+            sent = self.all_reduce(ops.depend(gradient, sent))
+            summed = (sent, *summed)
+        if len(self.statistics) > 0:
+            flat = ops.concat([statistic.reshape(-1) for statistic in self.statistics])
+            flat = self.all_reduce(ops.depend(flat, sent)) / self.ranks
+            start = 0
+            for statistic in self.statistics:
+                end = start + statistic.size
+                ops.assign(statistic, flat[start:end].reshape(statistic.shape))
+                start = end
+        return loss, summed
 
     def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
         if self.gradient_clip is not None:

@@ -25,6 +25,7 @@ from src.engine.state import FitState
 from src.engine.step import TrainStep
 from src.utils.console import progress
 from src.utils.errors import UserError
+from src.utils.ranks import Ranks
 from src.utils.video import Video
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Trainer:
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
         loss_scaler: Made anew for a fit by this function; None scales nothing.
         sink_mode: Feeds whole epochs to the device without returning to Python (accelerators).
+        ranks: The processes that train together, each with batches of its own; None is one.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Trainer:
         amp_level: str = "O0",
         loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
         sink_mode: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.callbacks = list(callbacks)
@@ -101,6 +104,7 @@ class Trainer:
                 f"trainer.monitor={monitor}: no average of the weights is kept; set "
                 "trainer.ema_decay=0.999, or monitor val/miou"
             )
+        self.ranks = ranks or Ranks()
         self.state = FitState()
         self.step: TrainStep | None = None
         self.evaluator: Evaluator | None = None
@@ -153,21 +157,29 @@ class Trainer:
         if self.limit_train_batches is not None:
             batches = batches.take(self.limit_train_batches)
         steps = batches.get_dataset_size()
-        batch_size = batches.get_batch_size()
+        batch_size = batches.get_batch_size() * self.ranks.size
         self.state = FitState(steps_per_epoch=steps, batch_size=batch_size)
         self.evaluator = None if self.limit_val_batches == 0 else evaluator
         if learning_rate is not None:
             self._rate = learning_rate
-        make_dropout_repeatable(network, ms.get_seed() or 0)
+        # Each rank drops other values
+        make_dropout_repeatable(network, (ms.get_seed() or 0) + self.ranks.rank * 2**31)
         ms.amp.auto_mixed_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
         average = None if self.ema_decay is None else WeightAverage(network, self.ema_decay)
         self.step = TrainStep(
-            network, loss, optimizer, self.accumulate, self.gradient_clip, scaler, average
+            network,
+            loss,
+            optimizer,
+            self.accumulate,
+            self.gradient_clip,
+            scaler,
+            average,
+            self.ranks.size,
         )
-        log.info(
-            "training %d epochs of %d steps, %d images a step", self.max_epochs, steps, batch_size
-        )
+        shared = f", shared by {self.ranks.size} ranks" if self.ranks.size > 1 else ""
+        counts = (self.max_epochs, steps, batch_size, shared)
+        log.info("training %d epochs of %d steps, %d images a step%s", *counts)
         saving = [c for c in self.callbacks if isinstance(c, LastCheckpoint)]
         callbacks = [StateTracker(), *(c for c in self.callbacks if c not in saving), *saving]
         own = [callback for callback in callbacks if isinstance(callback, Callback)]
@@ -176,7 +188,7 @@ class Trainer:
         if resume:
             self.boundary.restore()
         try:
-            with self.boundary.guard() if saving else nullcontext():
+            with self.boundary.guard() if saving and self.ranks.first else nullcontext():
                 self._run(batches, callbacks, own)
         finally:
             for callback in own:
@@ -232,14 +244,17 @@ class Trainer:
         return self.step.average.in_place() if self.monitors_average else nullcontext()
 
     def save_weights(self, name: str) -> Path:
-        """Writes the weights that `monitor` judges to `checkpoints/<name>.ckpt`."""
+        """Writes the weights that `monitor` judges to `checkpoints/<name>.ckpt`, as rank 0."""
         path = self.checkpoint_dir / f"{name}.ckpt"
-        with self.monitored_weights():
-            save_weights(self.step.network, path)
+        if self.ranks.first:
+            with self.monitored_weights():
+                save_weights(self.step.network, path)
         return path
 
     def save_last(self) -> None:
-        """Writes the newest weights to `last.ckpt`, their average to `last_ema.ckpt`."""
+        """Writes the newest weights to `last.ckpt`, their average to `last_ema.ckpt`, as rank 0."""
+        if not self.ranks.first:
+            return
         save_weights(self.step.network, self.checkpoint_dir / "last.ckpt")
         if self.step.average is not None:
             with self.step.average.in_place():
@@ -254,7 +269,7 @@ class Trainer:
         """Evaluates at native resolution, with a progress bar."""
         count = min(len(evaluator.samples), self.limit_val_batches or 2**62)
         with progress() as bar:
-            task = bar.add_task("evaluating", total=count)
+            task = bar.add_task("evaluating", total=len(evaluator.share(count)))
 
             def advance() -> None:
                 bar.advance(task)

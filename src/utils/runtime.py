@@ -65,6 +65,26 @@ def limit_onednn_isa() -> None:
         )
 
 
+def choose_device(target: str, id: int = 0) -> None:
+    """Chooses the device of this process; a process can do so once.
+
+    Raises:
+        UserError: It is not available.
+    """
+    import mindspore as ms
+
+    try:
+        with _stderr_to_log():
+            ms.set_device(target, id)
+    except (RuntimeError, ValueError) as error:
+        log.debug("set_device failed", exc_info=True)
+        reason = ". ".join(str(error).strip().splitlines()[0].split(". ")[:2])  # advice follows
+        raise UserError(
+            f"device.target={target} device.id={id}: not available on this machine ({reason}); "
+            "use device=cpu, or install the MindSpore build and driver of that device"
+        ) from error
+
+
 def setup_device(
     target: str,
     id: int = 0,
@@ -73,7 +93,7 @@ def setup_device(
     deterministic: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Chooses the device and the execution mode of this process; a process can do so once.
+    """Chooses the device (see `choose_device`) and the execution mode of this process.
 
     Args:
         target: "CPU", "GPU" or "Ascend".
@@ -91,16 +111,7 @@ def setup_device(
         context["jit_config"] = {"jit_level": jit_level}
     if threads is not None:
         context["runtime_num_threads"] = threads
-    try:
-        with _stderr_to_log():
-            ms.set_device(target, id)
-    except (RuntimeError, ValueError) as error:
-        log.debug("set_device failed", exc_info=True)
-        reason = ". ".join(str(error).strip().splitlines()[0].split(". ")[:2])  # advice follows
-        raise UserError(
-            f"device.target={target} device.id={id}: not available on this machine ({reason}); "
-            "use device=cpu, or install the MindSpore build and driver of that device"
-        ) from error
+    choose_device(target, id)
     ms.set_context(**context)
     if deterministic:
         ms.set_deterministic(True)

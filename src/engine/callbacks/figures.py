@@ -43,6 +43,8 @@ class Figures(Callback):
 
     def on_train_end(self, run_context: ms.train.RunContext) -> None:
         trainer, state = self.trainer, self.trainer.state
+        if not trainer.ranks.first:
+            return
         directory = trainer.output_dir / "figures"
         metrics = trainer.output_dir / "metrics.csv"
         name, best_epoch = run_name(trainer.output_dir), state.best.get("epoch")

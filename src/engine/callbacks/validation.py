@@ -70,7 +70,8 @@ class BestCheckpoint(Callback):
             trainer.save_weights("best")
             state.best = {"epoch": state.epoch, "step": state.step, **state.metrics}
             state.best_evaluation = state.evaluation
-            state.evaluation.save(trainer.output_dir / "eval.json")
+            if trainer.ranks.first:
+                state.evaluation.save(trainer.output_dir / "eval.json")
 
 
 class TopKCheckpoints(Callback):
@@ -93,7 +94,7 @@ class TopKCheckpoints(Callback):
             return
         self.kept.append((value, trainer.save_weights(f"epoch_{trainer.state.epoch:03d}")))
         self.kept.sort(key=lambda item: item[0], reverse=trainer.monitor_mode == "max")
-        for _, path in self.kept[trainer.keep_top_k :]:
+        for _, path in self.kept[trainer.keep_top_k :] if trainer.ranks.first else ():
             path.unlink(missing_ok=True)
         del self.kept[trainer.keep_top_k :]
 

@@ -1,0 +1,30 @@
+"""Batch normalisation over the whole batch of all ranks."""
+
+from mindspore import nn
+
+
+def synchronize_batch_norm(network: nn.Cell) -> None:
+    """Replaces each `nn.BatchNorm2d` by `nn.SyncBatchNorm`, which keeps its parameters.
+
+    For Ascend: MindSpore has no such kernel for the CPU.
+    """
+    found = [
+        (cell, name, child)
+        for _, cell in network.cells_and_names()
+        for name, child in cell.name_cells().items()
+        if isinstance(child, nn.BatchNorm2d)
+    ]
+    for cell, name, child in found:
+        norm = nn.SyncBatchNorm(
+            child.num_features,
+            child.eps,
+            1 - child.momentum,  # the cell keeps the complement
+            use_batch_statistics=child.use_batch_statistics,
+        )
+        for parameter in ("gamma", "beta", "moving_mean", "moving_variance"):
+            setattr(norm, parameter, getattr(child, parameter))
+        norm.set_train(child.training)
+        if isinstance(cell, nn.SequentialCell):
+            cell[int(name)] = norm
+        else:
+            setattr(cell, name, norm)

@@ -1,0 +1,150 @@
+"""The processes that train one network together: which this one is, what they tell each other.
+
+A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
+by environment variables of MindSpore's. MindSpore is imported inside the functions, see
+`src.utils.runtime`.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.utils.errors import UserError
+from src.utils.runtime import choose_device
+
+ROLE = "MS_ROLE"  # MS_SCHED, which brings the workers together, or MS_WORKER
+RUN_FILE = "RANKS_RUN_FILE"  # where rank 0 tells our launcher its run directory
+
+
+class Ranks:
+    """This process is `rank`, from 0, of `size`; a process alone is rank 0 of 1.
+
+    Rank 0 writes what there is to write.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes the run's files."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks in their order, each such as JSON can hold; waits for all."""
+        if self.size == 1:
+            return [value]
+        data = json.dumps(value).encode()
+        sizes = self._gather(np.array([len(data)], np.int32))[:, 0]
+        words = np.zeros(-(-int(sizes.max()) // 4), np.int32)  # no kernel gathers bytes on the CPU
+        words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        parts = self._gather(words)
+        return [json.loads(part.tobytes()[:size]) for part, size in zip(parts, sizes, strict=True)]
+
+    def _gather(self, values: np.ndarray) -> np.ndarray:
+        from mindspore import Tensor, ops
+
+        return ops.AllGather()(Tensor(values)).asnumpy().reshape(self.size, -1)
+
+
+_ranks = Ranks()
+
+
+def this_process() -> Ranks:
+    """The place of this process; alone until `join`."""
+    return _ranks
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process, as one of several."""
+    return ROLE in os.environ
+
+
+def is_scheduler() -> bool:
+    """Whether this process only brings the others together."""
+    return os.environ.get(ROLE) == "MS_SCHED"
+
+
+def schedule() -> None:
+    """Brings the ranks together and returns when all are gone."""
+    import mindspore as ms
+
+    ms.set_device("CPU")
+    ms.communication.init()
+
+
+def join(target: str) -> Ranks:
+    """Takes the place that the launcher has given this process; returns when all ranks are there.
+
+    Raises:
+        UserError: No launcher has started this process, or the device is not available.
+    """
+    global _ranks
+    if not is_launched():
+        raise UserError(
+            "device.distributed=true: this process was started alone; start several by "
+            "python -m src.distributed 2 train … or by msrun, or set device.distributed=false"
+        )
+    import mindspore as ms
+
+    choose_device(target, local_device(target, 0))
+    ms.communication.init()
+    _ranks = Ranks(ms.communication.get_rank(), ms.communication.get_group_size())
+    if not _ranks.first:  # the first saves and leaves, and the launcher ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _ranks
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Ends a rank as its launcher wants it: at once if the work inside failed.
+
+    MindSpore's own way out waits for ranks that will not come any more, and at times crashes; but
+    the scheduler of msrun insists on it.
+    """
+    code = 0
+    try:
+        yield
+    except BaseException as error:
+        if _ranks.size == 1:
+            raise
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
+        else:
+            traceback.print_exc()
+            code = 1
+    if _ranks.size == 1:
+        return
+    if code == 0:
+        _ranks.gather(None)
+    if code != 0 or RUN_FILE in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def local_device(target: str, otherwise: int) -> int:
+    """The number of the card of this machine that the launcher has chosen for this process."""
+    given = os.environ.get("DEVICE_ID") if is_launched() and target != "CPU" else None
+    return otherwise if given is None else int(given)
+
+
+def share_of_cores() -> int | None:
+    """Threads for this rank if all run on this machine; None, all cores, for a process alone."""
+    return max(1, (os.cpu_count() or 1) // _ranks.size) if _ranks.size > 1 else None
+
+
+def tell_launcher(run_directory: Path) -> None:
+    """Lets our launcher know where the run is, if it is ours."""
+    if RUN_FILE in os.environ:
+        Path(os.environ[RUN_FILE]).write_text(str(run_directory.resolve()), encoding="utf-8")

@@ -1,0 +1,35 @@
+"""Synchronised batch normalisation, as far as one process on a CPU can tell."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.engine.batch_norm import synchronize_batch_norm
+
+
+class Block(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.SequentialCell(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, momentum=0.8))
+        self.norm = nn.BatchNorm2d(2, eps=1e-3)
+
+    def construct(self, x):
+        return self.norm(self.body(x))
+
+
+def test_norms_are_replaced_and_keep_their_parameters_names_and_constants():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = Block().set_train()
+    images = Tensor(np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32))
+    names = [p.name for p in network.get_parameters()]
+    before = network(images).asnumpy()
+    ids = {name: id(p) for name, p in network.parameters_and_names()}
+
+    synchronize_batch_norm(network)
+
+    norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.SyncBatchNorm)]
+    assert [(norm.num_features, norm.eps) for norm in norms] == [(2, 1e-5), (2, 1e-3)]
+    assert np.isclose(1 - norms[0].momentum, 0.8) and all(norm.training for norm in norms)
+    assert sorted(p.name for p in network.get_parameters()) == sorted(names)
+    assert {name: id(p) for name, p in network.parameters_and_names()} == ids
+    assert np.array_equal(network(images).asnumpy(), before)
