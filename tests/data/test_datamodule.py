@@ -81,6 +81,24 @@ def test_the_sampler_takes_each_image_once_an_epoch_in_another_order():
     assert [key % 5 for key in first] != [key % 5 for key in second]
 
 
+def test_ranks_share_the_batches_of_one_process(root, tmp_path):
+    whole = list(EpochSampler(7, seed=3))
+    shares = [list(EpochSampler(7, 3, batch=1, rank=rank, ranks=3)) for rank in range(3)]
+    assert shares == [[whole[0], whole[3]], [whole[1], whole[4]], [whole[2], whole[5]]]
+    pairs = [list(EpochSampler(7, 3, batch=2, rank=rank, ranks=2)) for rank in range(2)]
+    assert pairs == [whole[:2], whole[2:4]]  # three are left: less than a batch of both
+
+    one = list(module(root, tmp_path, batch_size=4).train_batches().create_tuple_iterator())
+    two = [
+        next(iter(module(root, tmp_path).train_batches(1, 1, rank, 2).create_tuple_iterator()))
+        for rank in range(2)
+    ]
+    joined = np.concatenate([images.asnumpy() for images, _ in two])
+    assert np.array_equal(one[0][0].asnumpy(), joined)
+    with pytest.raises(UserError, match="batch_size=2 × 4 ranks.*7 samples.*to 1 or less"):
+        module(root, tmp_path).train_batches(ranks=4)
+
+
 def test_accumulation_asks_for_larger_batches(root, tmp_path):
     data = module(root, tmp_path)
     assert data.train_batches(accumulate=3).get_batch_size() == 6
