@@ -1,7 +1,7 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval predict bench test test-quick lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench test test-quick lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -36,6 +36,11 @@ demo: $(STAMP)  ## Train, evaluate and predict on the embedded dataset, under fi
 
 train: $(STAMP)  ## Train; options in ARGS="model=fcn16s dataset=voc2012"
 	$(RUN) src.train $(ARGS)
+
+WORKERS ?= 2
+
+train-distributed: $(STAMP)  ## Train on several processes of this machine; WORKERS=2 ARGS="…"
+	$(RUN) src.distributed $(WORKERS) train $(ARGS)
 
 eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path=…"
 	$(RUN) src.eval $(ARGS)

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "cli": {"config_check", "run_config", "sweeps", "engine", "utils"},
     **{entry: {"cli", "build", "engine", "data", "utils"} for entry in ENTRY_POINTS},
     "export": {"cli", "build", "engine", "exporting", "utils"},
+    "distributed": {"engine", "utils"},
     "exporting": {"exporting", "engine", "utils"},
     "report": {"report", "engine", "utils"},
     "benchmark": {"benchmark", "cli", "build", "engine", "data", "metrics", "utils"},
@@ -78,7 +79,7 @@ def test_what_answers_help_imports_no_mindspore():
     """`--help` must not pay for it: nothing below the entry points imports it at the top."""
     at_the_top = [
         "cli", "config_check", "run_config", "train", "eval", "predict", "prepare", "export",
-        "preview", "benchmark/__main__", "report/__main__", "report/runs", "sweeps/jobs", "sweeps/recall", "sweeps/process", "sweeps/pool", "sweeps/board", "sweeps/cluster", "utils/figures", "engine/rundir", "utils/console", "utils/errors", "utils/files", "utils/runtime",
+        "preview", "distributed", "utils/ranks", "benchmark/__main__", "report/__main__", "report/runs", "sweeps/jobs", "sweeps/recall", "sweeps/process", "sweeps/pool", "sweeps/board", "sweeps/cluster", "utils/figures", "engine/rundir", "utils/console", "utils/errors", "utils/files", "utils/runtime",
     ]  # fmt: skip
     for name in at_the_top:
         tree = ast.parse((ROOT / "src" / f"{name}.py").read_text(encoding="utf-8"))
