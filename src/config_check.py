@@ -78,6 +78,7 @@ class Rule:
         )
 
 
+DEVICE_FLAGS = ("sink_mode", "deterministic", "distributed", "sync_batch_norm")
 RULES: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),
     "split": Rule(str, nullable=True),
@@ -105,11 +106,8 @@ RULES: dict[str, Rule] = {
     "device.mode": Rule(str, choices=("graph", "pynative")),
     "device.amp_level": Rule(str, choices=("O0", "O2", "O3", "auto")),
     "device.jit_level": Rule(str, choices=("O0", "O1", "O2"), nullable=True),
-    "device.sink_mode": Rule(bool),
-    "device.deterministic": Rule(bool),
-    "device.distributed": Rule(bool),
+    **{f"device.{flag}": Rule(bool) for flag in DEVICE_FLAGS},
     "device.lr_scaling": Rule(str, choices=("none", "linear", "sqrt")),
-    "device.sync_batch_norm": Rule(bool),
     "device.threads": Rule(int, low=1, nullable=True),
     "trainer.max_epochs": Rule(int, low=1),
     "trainer.limit_train_batches": Rule(int, low=1, nullable=True),
