@@ -79,7 +79,7 @@ def command(
                 if cause := _user_error(error):
                     raise cause from error
                 explain = config_check.explain_composition_error
-                line = explain(error, functools.partial(compose_config, name))
+                line = explain(error, functools.partial(_compose_as_chosen, name))
                 raise UserError(line) from error
             except OSError as error:  # Hydra makes the directory before the job begins
                 line = f"output_dir={error.filename}: not writable ({error.strerror})"
@@ -110,6 +110,17 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose(name, overrides)
+
+
+def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
+    """The config with the groups that the command line chooses, and Hydra's own part."""
+    chosen = [a for a in sys.argv[1:] if (CONF_DIR / a.partition("=")[0].lstrip("+")).is_dir()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        try:
+            return compose(name, [*chosen, *overrides], return_hydra_config=True)
+        except HydraException:  # the mistake is one of them
+            return compose(name, overrides, return_hydra_config=True)
 
 
 def _run(

@@ -246,7 +246,9 @@ def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> 
 def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
     """The line for a key that nobody takes."""
     parent, _, name = key.rpartition(".")
-    hint = nearest(name, known) or f"; known here: {', '.join(sorted(map(str, known)))}"
+    known = sorted(map(str, known))
+    few = f"; known here: {', '.join(known)}" if len(known) <= 30 else "; --cfg job shows all"
+    hint = nearest(name, known) or few
     if hint.startswith("; did") and parent:
         hint = hint.replace("mean '", f"mean '{parent}.")
     return f"{key}: unknown key{of}{hint}"

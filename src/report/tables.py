@@ -168,7 +168,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def screen_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table for the screen; columns of numbers are aligned at their right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=len(title))
     for index, name in enumerate(header):
         numeric = all(row[index][:1].isdigit() or row[index] == "–" for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")

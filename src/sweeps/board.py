@@ -15,6 +15,7 @@ from src.utils.console import console
 
 log = logging.getLogger(__name__)
 
+_REFRESH_SECONDS = 0.5
 _TAIL = 4096  # bytes, enough for a line
 
 
@@ -24,6 +25,7 @@ class Board:
     def __init__(self) -> None:
         self._began: dict[Job, float] = {}
         self._said = ""
+        self._shown = 0.0
         self._live = Live(console=console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> "Board":
@@ -58,13 +60,15 @@ class Board:
 
     def show(self, running: list[Job]) -> None:
         """Refreshes the live table."""
-        if not self._live.is_started:
+        now = time.monotonic()
+        if not self._live.is_started or now - self._shown < _REFRESH_SECONDS:
             return
+        self._shown = now
         table = Table(box=None)
         for name in ("job", "seconds", "newest line of its log"):
             table.add_column(name, justify="left" if "line" in name else "right", no_wrap=True)
         for job in running:
-            seconds = time.monotonic() - self._began[job]
+            seconds = now - self._began[job]
             newest = newest_line(job.log_file) or "starting"
             table.add_row(str(job.number), f"{seconds:.0f}", newest)
         self._live.update(table, refresh=True)

@@ -105,7 +105,7 @@ class Results:
         keys = [key for key in self.keys if key not in SEEDS]
         rows = [
             [
-                *(first.settings.get(key, "–") for key in keys),
+                *(_short(first.settings.get(key, "–")) for key in keys),
                 mean_and_spread(group, self.monitor),
                 f"{len(group.completed)}/{len(group.runs)}",
             ]
@@ -118,7 +118,7 @@ class Results:
         rows = [
             [
                 str(result.job.number),
-                *(result.settings.get(key, "–") for key in self.keys),
+                *(_short(result.settings.get(key, "–")) for key in self.keys),
                 percent(result.value),
                 str(result.run.best_epoch or "–"),
                 duration(result.run.seconds),
@@ -180,3 +180,11 @@ class Results:
             row += [numbers[1], number[run.name], *(settings.get(key, "") for key in self.keys)]
             writer.writerow([*row, result.job.repeat_command()])
         return text.getvalue()
+
+
+def _short(value: str) -> str:
+    """A number that a search has drawn, in four digits."""
+    try:
+        return value if len(value) < 8 else f"{float(value):.4g}"
+    except ValueError:
+        return value

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from wandb_file import history, records
 
 pytestmark = pytest.mark.slow
 
@@ -147,15 +148,43 @@ def test_the_same_sweep_started_twice_at_once_gives_two_directories(workshop, ti
     assert all([row["status"] for row in table(sweep)] == ["failed"] * 2 for sweep in sweeps)
 
 
-def test_submitit_runs_jobs_in_directories_of_their_own(workshop, tiny):
-    workshop.run(
-        "train", "-m", *tiny, "trainer.max_epochs=1", "hydra/launcher=submitit_local",
-        "seed=5", "hydra.sweep.dir=queued",
-    )  # fmt: skip
-    sweep = workshop.path / "queued"
-    assert [row["status"] for row in table(sweep)] == ["completed"]
-    assert summary(sweep / "0")["last"]["epoch"] == 1
-    assert list((sweep / ".submitit").iterdir())
+@pytest.fixture(scope="module")
+def queued(workshop, tiny):
+    """A sweep of one job, through submitit and with W&B offline."""
+    before = os.environ.get("WANDB_MODE")
+    os.environ["WANDB_MODE"] = "offline"
+    try:
+        workshop.run(
+            "train", "-m", *tiny, "trainer.max_epochs=2", "hydra/launcher=submitit_local",
+            "logger=wandb", "seed=5", "hydra.sweep.dir=queued",
+        )  # fmt: skip
+    finally:
+        os.environ["WANDB_MODE"] = before
+    return workshop.path / "queued"
+
+
+def test_submitit_runs_jobs_in_directories_of_their_own(queued):
+    assert [row["status"] for row in table(queued)] == ["completed"]
+    assert summary(queued / "0")["last"]["epoch"] == 2
+    assert list((queued / ".submitit").iterdir())
+
+
+def test_wandb_has_the_rows_of_the_csv_in_a_run_of_the_sweeps_group_that_is_closed(queued):
+    (file,) = (queued / "0" / "wandb").glob("offline-run-*/*.wandb")
+    with open(queued / "0" / "metrics.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    logged = history(file)
+    for key in ("train/loss", "lr", "val/miou", "val/iou/disc"):
+        expected = [float(row[key]) for row in rows if row[key]]
+        got = [float(row[key]) for row in logged if key in row]
+        assert got == pytest.approx(expected, nan_ok=True) and len(got) == 2, key
+    kinds = {record.WhichOneof("record_type"): record for record in records(file)}
+    run = kinds["run"].run
+    assert run.run_group == "queued"
+    assert run.run_id == summary(queued / "0")["wandb_id"]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["run_directory"].endswith("queued/0") and config["seed"] == 5
+    assert kinds["exit"].exit.exit_code == 0
 
 
 @pytest.mark.parametrize(

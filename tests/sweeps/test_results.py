@@ -78,3 +78,10 @@ def test_without_repeated_seeds_there_is_one_table_and_without_values_no_best(tm
     results = Results([finish(job(tmp_path, 0, "x=1"), None, "interrupted")])
     assert len(results.screen_tables()) == 1
     assert results.conclusion() == "no job has a value"
+
+
+def test_numbers_of_a_search_have_four_digits_for_people_and_all_in_the_command(tmp_path):
+    drawn = finish(job(tmp_path, 0, "a=0.037861878865426045", "b=resnet18"), 0.5)
+    results = Results([drawn])
+    assert results.job_rows()[1][0][1:3] == ["0.03786", "resnet18"]
+    assert "a=0.037861878865426045" in results.conclusion()
