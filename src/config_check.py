@@ -247,8 +247,7 @@ def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
     """The line for a key that nobody takes."""
     parent, _, name = key.rpartition(".")
     known = sorted(map(str, known))
-    few = f"; known here: {', '.join(known)}" if len(known) <= 30 else "; --cfg job shows all"
-    hint = nearest(name, known) or few
+    hint = nearest(name, known) or f"; known here: {', '.join(known[:30])}"
     if hint.startswith("; did") and parent:
         hint = hint.replace("mean '", f"mean '{parent}.")
     return f"{key}: unknown key{of}{hint}"
