@@ -22,6 +22,7 @@ from src.engine.dropout import draw_counters
 from src.engine.step import TrainStep
 from src.utils.errors import UserError
 from src.utils.files import write_aside
+from src.utils.runtime import stderr_to_log
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,12 @@ def save_weights(network: nn.Cell, path: Path) -> None:
         for parameter in network.get_parameters()
         if parameter.name not in left_out
     ]
-    write_aside(path, lambda aside: ms.save_checkpoint(content, str(aside)))
+
+    def write(aside: Path) -> None:
+        with stderr_to_log():  # what goes wrong is ours to say
+            ms.save_checkpoint(content, str(aside))
+
+    write_aside(path, write)
 
 
 def save_state(step: TrainStep, progress: dict[str, Any], directory: Path) -> None:

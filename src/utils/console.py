@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +24,14 @@ console = Console(width=None if os.isatty(1) or "COLUMNS" in os.environ else 120
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk leaves with lines missing, not the screen with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
     """Sends our log lines to the screen, and to `path` with DEBUG lines and every traceback."""
     screen = RichHandler(
@@ -31,7 +40,7 @@ def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
     screen.setLevel(logging.DEBUG if verbose else logging.INFO)
     handlers: list[logging.Handler] = [screen]
     if path is not None:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter(_LINE))
         handlers.append(file)
     root = logging.getLogger("src")

@@ -74,7 +74,7 @@ def choose_device(target: str, id: int = 0) -> None:
     import mindspore as ms
 
     try:
-        with _stderr_to_log():
+        with stderr_to_log():
             ms.set_device(target, id)
     except (RuntimeError, ValueError) as error:
         log.debug("set_device failed", exc_info=True)
@@ -120,7 +120,7 @@ def setup_device(
 
 
 @contextmanager
-def _stderr_to_log() -> Iterator[None]:
+def stderr_to_log() -> Iterator[None]:
     """Sends what libraries write to the error stream into our log, as DEBUG lines.
 
     Where a device's libraries are missing, MindSpore says so in a page of lines of its own.
