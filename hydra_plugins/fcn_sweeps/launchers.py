@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from src.sweeps import cluster, process
 from src.sweeps.jobs import Job
 from src.sweeps.pool import Handle, Pool, Watcher
+from src.utils.console import setup_logging
 from src.utils.errors import UserError
 
 # Read by OpenMP and the BLAS libraries when they are loaded
@@ -64,6 +65,7 @@ class JobLauncher(Launcher):
         """For sweepers that others wrote: runs a batch and gives the best monitored values."""
         from src.sweeps.results import Result
 
+        setup_logging()
         root, shares = Path(self.config.hydra.sweep.dir), tuple(self.shares(()))
         jobs = [
             Job(number, tuple(overrides), shares, root / str(number))

@@ -205,6 +205,15 @@ def test_mistakes_get_one_line_and_begin_no_job(workshop, arguments, expected):
     assert not list(workshop.path.glob("none/**/summary.json"))
 
 
+def test_sweepers_that_others_wrote_get_the_launcher_they_expect(workshop):
+    printed = workshop.run(
+        "train", "-m", "hydra/sweeper=basic", "model.stride=4", "hydra.sweep.dir=basic", code=1
+    )
+    assert "error: model.stride=4: expected one of 8, 16, 32" in printed
+    assert "Traceback" not in printed
+    assert summary(workshop.path / "basic" / "0")["status"] == "failed"
+
+
 def test_only_training_is_swept(workshop):
     printed = workshop.run("prepare", "-m", "seed=0,1", code=1)
     assert "sweeps are of training runs" in printed and "Traceback" not in printed
