@@ -32,6 +32,7 @@ from src.run_config import ResumedRun
 from src.sweeps.recall import with_recalled_sweep
 from src.utils import ranks
 from src.utils.console import console, setup_logging
+from src.utils.environment import load_env
 from src.utils.errors import UserError
 from src.utils.files import write_text
 
@@ -67,6 +68,7 @@ def command(
             if ranks.is_launched():
                 _refuse_sweep(sys.argv[1:])
             try:
+                load_env()
                 sys.argv[1:] = with_recalled_sweep(sys.argv[1:])
                 if from_checkpoint:
                     sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:])

@@ -185,3 +185,16 @@ def test_a_directory_that_cannot_be_made_is_one_line(workshop):
     (workshop.path / "file").touch()
     printed = workshop.run("prepare", "output_dir=file/run", code=1)
     assert "output_dir=" in printed and "file" in printed and len(printed.splitlines()) == 1
+
+
+def test_the_original_fcns_stages_follow_each_other_on_images_of_all_sizes(workshop):
+    tiny = (
+        "dataset=folder", f"dataset.root={workshop.data}", "model.backbone.width=0.03",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
+        "paths.experiments_dir=heavy", "print_config=false",
+    )  # fmt: skip
+    workshop.run("train", "experiment=fcn32s_heavy", *tiny)
+    printed = workshop.run("train", "experiment=fcn16s_heavy", *tiny)
+    assert "30 of 30 parameters of the backbone loaded, 2 of" in " ".join(printed.split())
+    summary = workshop.path / "heavy" / "fcn_heavy" / "runs" / "16s" / "summary.json"
+    assert json.loads(summary.read_text())["last"]["step"] == 2

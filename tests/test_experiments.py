@@ -1,0 +1,99 @@
+"""The recipes: each gives its objects, and the numbers of its source arrive in them."""
+
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+
+from src import build
+from src.cli import compose_config
+from src.config_check import check
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+HEAVY = ("fcn32s_heavy", "fcn16s_heavy", "fcn8s_heavy")
+STEPS = 40
+
+
+def compose(experiment: str):
+    cfg = compose_config("train", [f"experiment={experiment}"])
+    if cfg.model.backbone.get("width"):
+        cfg.model.backbone.width = 0.03
+    if cfg.model.backbone.get("pretrained"):
+        cfg.model.backbone.pretrained = False
+    check(cfg, compose_config("train", []))
+    return cfg
+
+
+def built(cfg, tmp_path):
+    """Trainer, network, schedule and optimizer, for epochs of 40 steps."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    cfg.output_dir = str(tmp_path)
+    trainer = build.trainer(cfg)
+    network = build.bare_network(cfg)
+    batches = ms.dataset.NumpySlicesDataset(list(range(STEPS)), shuffle=False).batch(1)
+    cfg.scheduler.warmup_steps = min(cfg.scheduler.warmup_steps, 5)
+    schedule = build.schedule(cfg, trainer, batches)
+    return trainer, network, schedule, build.optimizer(cfg, network, schedule)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_recipe_gives_its_objects(experiment, tmp_path):
+    cfg = compose(experiment)
+    trainer, network, schedule, optimizer = built(cfg, tmp_path)
+    assert len(optimizer.parameters) == len(network.trainable_params())
+    assert schedule.value(STEPS * trainer.max_epochs // 2) > 0
+    assert cfg.task_name not in ("train", "debug")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_recipe_says_its_command_and_what_to_expect(experiment):
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    header = "".join(line for line in text.splitlines(True) if line.startswith("#")).lower()
+    assert f"experiment={experiment}" in header
+    assert "verified here" in header or "experiments/results/" in header  # or unverified here
+
+
+@pytest.mark.parametrize(
+    ("experiment", "rate"),
+    [*zip(HEAVY, (1e-10, 1e-12, 1e-14), strict=True), ("fcn8s_at_once", 1e-10)],
+)
+def test_the_original_fcn_is_trained_as_its_authors_did(experiment, rate, tmp_path):
+    cfg = compose(experiment)
+    _, network, _, optimizer = built(cfg, tmp_path)
+    groups = {}
+    for parameter, lr, decay in zip(
+        optimizer.parameters, optimizer.get_lr(), optimizer.weight_decay, strict=True
+    ):
+        groups[parameter.name] = float(lr.asnumpy().item()), float(decay)
+    assert groups["score_fr.weight"] == pytest.approx((rate, 5e-4))
+    assert (
+        groups["score_fr.bias"] == groups["backbone.conv1.0.bias"] == pytest.approx((2 * rate, 0))
+    )
+    assert not any("upscore" in name for name in groups)  # fixed
+    assert float(optimizer.momentum.asnumpy()) == pytest.approx(0.99)
+    assert build.loss(cfg).summed
+    assert (cfg.dataset.batch_size, cfg.dataset.crop_size, cfg.dataset.flip) == (1, None, 0)
+    at_once = experiment == "fcn8s_at_once"
+    scales = (network.scale_pool4, network.scale_pool3)
+    assert scales == ((0.01, 0.0001) if at_once else (1, 1))
+
+
+def test_each_heavy_stage_starts_from_the_one_before():
+    first, second, third = map(compose, HEAVY)
+    assert first.model.weights is None
+    for before, after in ((first, second), (second, third)):
+        assert after.model.weights == f"{before.output_dir}/checkpoints/last.ckpt"
+    assert [cfg.model.stride for cfg in (first, second, third)] == [32, 16, 8]
+
+
+def test_torchvisions_recipe_has_its_auxiliary_head_and_poly_schedule(tmp_path):
+    cfg = compose("fcn8s_resnet50")
+    _, network, schedule, optimizer = built(cfg, tmp_path)
+    rates = optimizer.get_lr()
+    rate = {p.name: r.asnumpy().item() for p, r in zip(optimizer.parameters, rates, strict=True)}
+    assert rate["auxiliary.scores.weight"] == pytest.approx(0.2)
+    assert rate["score_fr.weight"] == pytest.approx(0.02)
+    assert schedule.value(STEPS * 15) == pytest.approx(0.02 * 0.5**0.9)
+    assert build.loss(cfg).weight == 0.5
+    assert network.auxiliary.features[0].weight.shape == (256, 1024, 3, 3)
