@@ -1,7 +1,7 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench test test-quick lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench test test-quick soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -53,6 +53,11 @@ test: $(STAMP)  ## All tests, under ten minutes on two cores
 
 test-quick: $(STAMP)  ## The tests that need no training run, under two minutes
 	$(RUN) pytest -n 2 -m "not slow" $(ARGS)
+
+MINUTES ?= 20
+
+soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may be lost; MINUTES=20
+	$(RUN) tests.soak $(MINUTES)
 
 lint: $(STAMP)  ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -49,9 +49,13 @@ class Trial:
     def start(self) -> subprocess.Popen:
         """Begins the run, or goes on with it if it was begun."""
         begun = (self.run / "summary.json").exists()
+        return self.launch([*self.command, *([f"resume={self.run}"] if begun else self.options)])
+
+    def launch(self, command: list[str]) -> subprocess.Popen:
+        """Starts a command whose screen is added to the trial's."""
         with open(self.screen, "a", encoding="utf-8") as screen:
             return subprocess.Popen(
-                [*self.command, *([f"resume={self.run}"] if begun else self.options)],
+                command,
                 cwd=self.run.parent,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160", "GLOG_v": "3"},
                 stdout=screen,
