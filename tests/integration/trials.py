@@ -41,6 +41,7 @@ class Trial:
             "trainer.log_every_n_steps=1",
             "trainer.keep_top_k=1",
             "callbacks.figures=null",
+            "device.threads=1",
             "print_config=false",
             f"output_dir={run}",
             *options,
