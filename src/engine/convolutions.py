@@ -1,0 +1,65 @@
+"""Convolutions whose gradients suit oneDNN, for training on the CPU."""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter  # no public name
+
+
+class _ByForwardKernel(nn.Cell):
+    """Convolves as `conv2d` does; the gradient of the input is a convolution itself.
+
+    For a convolution of stride 1 that keeps the size, it is the one with the kernel turned by 180
+    degrees and its channels swapped. oneDNN's own kernel for it is up to twice as slow and keeps
+    a copy of the unfolded image for each layer and thread.
+    """
+
+    def __init__(self, cell: nn.Conv2d) -> None:
+        super().__init__()
+        kernel, channels = cell.kernel_size, (cell.in_channels, cell.out_channels)
+        margins = tuple(k // 2 for k in kernel for _ in range(2))
+        self.conv2d = ops.Conv2D(channels[1], kernel, 1, "pad", margins)
+        self.turned = ops.Conv2D(channels[0], kernel, 1, "pad", margins)
+        self.weight_gradient = Conv2DBackpropFilter(channels[1], kernel, "pad", margins, margins)
+        self.turn = ops.ReverseV2(axis=[2, 3])
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.conv2d(x, weight)
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        # Under mixed precision the output may be of another type than what came in
+        kernel = self.turn(weight).transpose(1, 0, 2, 3).astype(dout.dtype)
+        of_weight = self.weight_gradient(dout, x.astype(dout.dtype), weight.shape)
+        return self.turned(dout, kernel).astype(x.dtype), of_weight.astype(weight.dtype)
+
+
+def use_forward_kernels(network: nn.Cell) -> None:
+    """Gives the convolutions of a network that can have it such a gradient of their input.
+
+    Values stay the same. Elsewhere than on the CPU it does nothing.
+    """
+    if ms.get_context("device_target") != "CPU":
+        return
+    made: dict[tuple, _ByForwardKernel] = {}  # each takes memory when compiled
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Conv2d) and _keeps_size(cell):
+            key = (cell.in_channels, cell.out_channels, cell.kernel_size)
+            if key not in made:
+                made[key] = _ByForwardKernel(cell)
+            del cell.conv2d
+            cell.conv2d = made[key]
+
+
+def _keeps_size(cell: nn.Conv2d) -> bool:
+    """Stride 1, odd kernel, no groups, no dilation, as many pixels out as in; in float32."""
+    kernel = cell.kernel_size
+    padded = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
+    margins = tuple(k // 2 for k in kernel for _ in range(2))
+    return (
+        isinstance(cell.conv2d, ops.Primitive)
+        and not any(cell.get_flags().get(kind) for kind in ("fp16", "bf16"))
+        and set(cell.stride) == {1}
+        and set(cell.dilation) == {1}
+        and cell.group == 1
+        and all(k % 2 == 1 for k in kernel)
+        and (cell.pad_mode == "same" or padded == margins)
+    )
