@@ -160,7 +160,7 @@ def test_two_processes_at_once_convert_once(folder, out):
         folder.add(f"s{i}")
     slow = "inspection._in_order = lambda f, items: time.sleep(1.5) or map(f, items)"
     processes = [start(folder, out, slow) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    outputs = [process.communicate(timeout=240)[0].strip() for process in processes]
     waited, converted = sorted(outputs)
     assert [process.returncode for process in processes] == [0, 0]
     (target,) = visible(out)

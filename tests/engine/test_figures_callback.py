@@ -15,6 +15,7 @@ from src.engine.callbacks.figures import Figures, extreme_images, spread, weight
 from src.engine.checkpoint import save_weights
 from src.engine.evaluator import Evaluator
 from src.metrics import ConfusionMatrix
+from src.utils.ranks import Ranks
 
 NAN = float("nan")
 RIGHT = (0.25, 0.5, 1.0, 0.75)  # share of right pixels of the four images
@@ -67,6 +68,7 @@ def run_to_end(tmp_path, callback, best_epoch=2):
         checkpoint_dir=tmp_path,
         monitor="val/miou",
         monitored_weights=nullcontext,
+        ranks=Ranks(),
         evaluator=judge,
         loggers=[Recorder()],
         step=SimpleNamespace(network=network),
