@@ -12,16 +12,17 @@ log = logging.getLogger(__name__)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-def freeze(network: nn.Cell, parts: Sequence[str]) -> None:
+def freeze(network: nn.Cell, parts: str | Sequence[str]) -> None:
     """Keeps parameters as they are, and the statistics of the batch norms among them.
 
     Args:
         network: Of any kind; to be called before its optimizer is made.
-        parts: Cells by their dotted names, as `backbone.conv1`; what is in them is frozen.
+        parts: A cell or cells by their dotted names, as `backbone.conv1`; all in them is frozen.
 
     Raises:
         UserError: The network has no such part.
     """
+    parts = [parts] if isinstance(parts, str) else parts
     names = [parameter.name for parameter in network.get_parameters()]
     for part in parts:
         if not any(_within(name, part) for name in names):

@@ -46,6 +46,23 @@ def test_the_loss_is_the_sum_of_both_heads_weighted():
     assert float(loss.asnumpy()) == pytest.approx(2 * (-np.log(3 / 4) - 0.4 * np.log(1 / 2)))
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(reduction="sum")])
+def test_parts_of_a_batch_combine_to_the_loss_of_the_whole(loss):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    rng = np.random.default_rng(3)
+    own, head = (rng.normal(size=(2, 4, 6, 5)).astype(np.float32) for _ in range(2))
+    labels = rng.integers(0, 4, (2, 6, 5)).astype(np.int32)
+    labels[1, :4] = 255  # of unequal weight
+    both = WithAuxiliary(loss, 0.4)
+    parts = [
+        both.parts((Tensor(own[i : i + 1]), Tensor(head[i : i + 1])), Tensor(labels[i : i + 1]))
+        for i in range(2)
+    ]
+    combined = (parts[0][0] + parts[1][0]) / both.divisor(parts[0][1] + parts[1][1])
+    whole = both((Tensor(own), Tensor(head)), Tensor(labels))
+    assert float(combined.asnumpy()) == pytest.approx(float(whole.asnumpy()), rel=1e-5)
+
+
 def test_it_is_trained_at_a_rate_of_its_own(mode):
     net = network(auxiliary=True)
     groups = parameter_groups(

@@ -65,7 +65,7 @@ def test_frozen_norms_keep_scale_shift_and_statistics_while_weights_move(mode):
 
 def test_a_part_is_a_whole_name_and_an_unknown_one_is_refused():
     net = network()
-    freeze(net, ["backbone.conv1.0"])
+    freeze(net, "backbone.conv1.0")
     assert [p.name for p in net.get_parameters() if not p.requires_grad][0] == (
         "backbone.conv1.0.weight"
     )
