@@ -153,7 +153,9 @@ def _run(
         sys.exit(_exit_code(error))
     except Exception as error:
         cause = _user_error(error)
-        reason = str(cause or f"{type(error).__name__}: {error}").strip()
+        # MindSpore's messages go on with pages of its own call stack, which the log has
+        reason = (str(cause or error).strip().splitlines() or [""])[0]
+        reason = reason if cause else f"{type(error).__name__}: {reason}"
         log.debug("the run failed", exc_info=True)  # to the log file alone
         with suppress(UserError):  # a full disk may be the reason
             run.update(status="failed", reason=reason)
