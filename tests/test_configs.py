@@ -123,6 +123,12 @@ def test_class_weights_by_rule_become_numbers_in_the_config(loss, key):
         build.loss(cfg)
 
 
+def test_overfitting_is_judged_on_the_images_it_learns():
+    cfg = compose("debug=overfit", "dataset=camvid")
+    assert cfg.dataset.val_split == cfg.dataset.train_split == "train"
+    assert (cfg.dataset.limit_samples, cfg.dataset.scale_range, cfg.dataset.flip) == (8, None, 0)
+
+
 @pytest.mark.parametrize("callbacks", options("callbacks"))
 @pytest.mark.parametrize("logger", options("logger"))
 def test_every_set_of_callbacks_and_loggers_gives_a_trainer(callbacks, logger, tmp_path):

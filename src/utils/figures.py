@@ -128,13 +128,13 @@ def _curves(fig: "Figure", curves: Mapping[str, Curve], best_epoch: int | None) 
         _say(scores, "no validation")
         return
     if averaged := curves.get("val/ema/miou"):
-        line = {"color": ORANGE, "lw": 2.2, "ls": "--", "label": "mIoU, averaged"}
+        line = {"color": ORANGE, "lw": 2.2, "ls": "--", "label": "EMA mIoU"}
         scores.plot(averaged.epochs, 100 * averaged.values, **line)
     scores.set_ylim(bottom=max(0, scores.get_ylim()[0]), top=min(100, scores.get_ylim()[1]))
     scores.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if best_epoch is not None:
         scores.axvline(best_epoch, color=FAINT, lw=1, ls=(0, (2, 3)), label=f"best: {best_epoch}")
-    scores.legend(ncols=5, loc="lower left", bbox_to_anchor=(-0.02, 1), handlelength=1.4,
+    scores.legend(ncols=6, loc="lower left", bbox_to_anchor=(-0.02, 1), handlelength=1.4,
                   columnspacing=1.2, borderpad=0, fontsize=9)  # fmt: skip
     scores.set_title("Validation, percent", pad=28)
 
