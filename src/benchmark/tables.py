@@ -48,7 +48,8 @@ def _times_table(timed: dict[str, Any], found: dict[str, Any], cfg: DictConfig) 
     table = Table(title=title, title_justify="left")
     for column in ("what", "by", "median", "spread", "first", "images/s",
                    "ours / theirs", "peak MB", "of SGEMM"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("what", "by") else "right")
+        left = column in ("what", "by")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for name, row in timed.items():
         _add_row(table, name, "ours", row)
         for rival, title in RIVALS.items():

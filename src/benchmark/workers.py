@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import UserError
 
-WARM_UP_SECONDS, WARM_UP_RUNS = 1.0, 3
+WARM_UP_SECONDS, WARM_UP_RUNS = 8.0, 3  # one run at least; the first compiles
 
 
 @dataclass
@@ -144,14 +145,14 @@ class _Racer:
 
     def run(self) -> None:
         if self._lost is None:
-            self._pipe.send(True)
+            self._ask(again=True)
             answer = self._receive()
             if answer is not None:
                 self._seconds.append(answer["seconds"])
 
     def finish(self) -> Result:
         if self._lost is None:
-            self._pipe.send(False)
+            self._ask(again=False)
             last = self._receive()
             if last is not None:
                 return Result(seconds=self._seconds, **self._first, **last)
@@ -162,13 +163,17 @@ class _Racer:
             self._process.terminate()
             self._process.join()
 
+    def _ask(self, again: bool) -> None:
+        with suppress(OSError):  # it has died: there is nothing to be received then
+            self._pipe.send(again)
+
     def _receive(self, patience: float | None = None) -> dict[str, Any] | None:
         answer: dict[str, Any] = {"error": "its process ended without a word"}
         if not self._pipe.poll(patience):
             self._lost = Result(beyond=patience)
             self.stop()
             return None
-        with suppress(EOFError):
+        with suppress(EOFError, OSError):
             answer = self._pipe.recv()
         if "mistake" in answer:
             raise UserError(answer["mistake"])
@@ -180,11 +185,15 @@ class _Racer:
 
 def _serve(pipe: Connection, target: str, cfg: dict[str, Any]) -> None:
     """The contender's process: sets up, warms up, and runs as often as it is asked to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # bars and logs of what is measured
+        os.dup2(nowhere, stream)
     try:
         work = get_object(target)(OmegaConf.create(cfg))
         started = time.perf_counter()
         first, runs = _timed(work), 1
-        while time.perf_counter() - started < first + WARM_UP_SECONDS and runs < WARM_UP_RUNS:
+        while time.perf_counter() - started < WARM_UP_SECONDS and runs < WARM_UP_RUNS:
             _timed(work)
             runs += 1
         pipe.send({"first_seconds": first, "images": work.images})

@@ -1,5 +1,6 @@
 """Contenders that take known times; imported by their processes."""
 
+import os
 import time
 
 from omegaconf import DictConfig
@@ -29,3 +30,15 @@ def failing(cfg: DictConfig) -> Work:
 
 def mistaken(cfg: DictConfig) -> Work:
     raise UserError("each=0: expected more")
+
+
+def dying(cfg: DictConfig) -> Work:
+    runs = []
+
+    def run() -> float:
+        runs.append(None)
+        if len(runs) > 3:  # after the warm-up, as where memory runs out
+            os._exit(9)
+        return 1.0
+
+    return Work(run)

@@ -26,9 +26,11 @@ def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
         "counted": Contender("made_work.counted"),
         "asleep": Contender("made_work.asleep", patience=3),
         "failing": Contender("made_work.failing"),
+        "dying": Contender("made_work.dying"),
     }
-    results = race(contenders, CFG, rounds=1)
-    assert results["counted"].seconds == [4]
+    results = race(contenders, CFG, rounds=2)
+    assert results["counted"].seconds == [4, 5]
+    assert results["dying"].as_dict() == {"error": "its process ended without a word"}
     assert results["asleep"].as_dict() == {"beyond_seconds": 3}
     assert results["failing"].as_dict() == {"error": "ZeroDivisionError: by zero"}
     assert paired_ratio(results["counted"], results["asleep"]) is None
