@@ -76,7 +76,17 @@ def command(
                 if resumed is not None:
                     sys.argv[1:] = resumed.arguments(sys.argv[1:])
                 entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
-                entry(lambda cfg: _run(name, task, cfg, from_checkpoint, resumed))()
+                refused: list[UserError] = []  # what leaves a job, Hydra announces in its own words
+
+                def job(cfg: DictConfig) -> None:
+                    try:
+                        _run(name, task, cfg, from_checkpoint, resumed)
+                    except UserError as error:
+                        refused.append(error)
+
+                entry(job)()
+                if refused:
+                    raise refused[0]
             except (HydraException, OmegaConfBaseException) as error:
                 if cause := _user_error(error):
                     raise cause from error

@@ -181,10 +181,13 @@ def test_mistakes_get_one_line_and_exit_code_1(workshop, arguments, expected, tm
         assert summary["status"] == "failed" and summary["reason"] in " ".join(printed.split())
 
 
-def test_a_directory_that_cannot_be_made_is_one_line(workshop):
+def test_a_directory_that_cannot_be_had_is_one_line(workshop):
     (workshop.path / "file").touch()
-    printed = workshop.run("prepare", "output_dir=file/run", code=1)
-    assert "output_dir=" in printed and "file" in printed and len(printed.splitlines()) == 1
+    (workshop.path / "held").mkdir()
+    (workshop.path / "held" / "summary.json").touch()
+    for directory, reason in (("file/run", "not writable"), ("held", "holds a run already")):
+        printed = workshop.run("prepare", f"output_dir={directory}", code=1)
+        assert reason in printed and len(printed.splitlines()) == 1
 
 
 def test_the_original_fcns_stages_follow_each_other_on_images_of_all_sizes(workshop):
