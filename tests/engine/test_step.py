@@ -3,7 +3,7 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, amp, nn
+from mindspore import Tensor, amp, nn, ops
 
 from src.engine.step import TrainStep
 from src.losses import CrossEntropy
@@ -82,6 +82,31 @@ def test_loss_scaling_changes_neither_loss_nor_update(mode):
     got, weight = run(step(loss_scaler=scaler, accumulate=2))
     assert got == pytest.approx(loss, rel=1e-4)
     assert np.allclose(weight, START - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"gradient_clip": 0.01}])
+def test_two_ranks_that_see_the_same_make_the_step_of_one(options, monkeypatch):
+    """The sum over them is twice what either has; tests/integration has ranks that differ."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    alone = run(step(**options))
+    monkeypatch.setattr(ops, "AllReduce", lambda: lambda value: value * 2)
+    loss, weight = run(step(**options, ranks=2))
+    assert loss == pytest.approx(alone[0], rel=1e-6)
+    assert np.allclose(weight, alone[1], rtol=1e-6)
+
+
+def test_running_statistics_are_averaged_over_the_ranks(monkeypatch):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    # The other rank has nothing but zeros: halves are left of a loss of 0 and of the statistics
+    monkeypatch.setattr(ops, "AllReduce", lambda: lambda value: value)
+    network = nn.SequentialCell(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2, momentum=0.9))
+    optimizer = nn.SGD(network.trainable_params(), 0.0)
+    features = network[0](Tensor(IMAGES)).asnumpy()
+    TrainStep(network, CrossEntropy(), optimizer, ranks=2).set_train()(
+        Tensor(IMAGES), Tensor(LABELS)
+    )
+    expected = 0.1 * features.mean(axis=(0, 2, 3)) / 2
+    assert np.allclose(network[1].moving_mean.asnumpy(), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_gradients_are_unscaled_without_mindspores_compiled_map(monkeypatch):
