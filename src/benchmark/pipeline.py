@@ -72,15 +72,14 @@ def data(cfg: DictConfig) -> Work:
 
 
 class Stub(nn.Cell):
-    """Logits for the price of one multiplication, so that the rest of an evaluation shows."""
+    """Logits for the price of one 1×1 convolution, so that the rest of an evaluation shows."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        factors = np.random.default_rng(0).standard_normal((1, num_classes, 1, 1), np.float32)
-        self.factors = Tensor(factors)
+        self.score = nn.Conv2d(3, num_classes, 1, pad_mode="valid", has_bias=False)
 
     def construct(self, images: Tensor) -> Tensor:
-        return images[:, :1] * self.factors
+        return self.score(images)
 
 
 def evaluation(cfg: DictConfig) -> Work:
