@@ -72,6 +72,12 @@ def test_every_path_named_in_the_documents_exists():
     assert not missing
 
 
+def test_every_link_within_the_project_leads_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", text("README.md"))
+    assert "docs/demo.png" in links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
 def test_every_option_of_every_group_is_listed_in_the_readme():
     table = text("README.md")
     for group in ("dataset", "model", "model/backbone", "loss", "optimizer", "scheduler",
