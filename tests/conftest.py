@@ -1,8 +1,12 @@
 """Before anything else: no test writes to W&B, and MindSpore starts with the project's settings."""
 
 import os
+import signal
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("WANDB_SILENT", "true")
 
 import src  # noqa: E402, F401  (settles oneDNN before a test imports mindspore)
+
+# A suite that a shell started in the background inherits an ignored Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
