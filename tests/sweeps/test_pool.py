@@ -105,6 +105,8 @@ def test_a_job_that_another_process_has_is_waited_for(tmp_path):
 
 
 def interrupt_when_there_is(path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # MindSpore, once used, has its own
+
     def wait():
         while not path.exists():
             time.sleep(0.02)
