@@ -9,15 +9,18 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def take_back_sigterm() -> None:
-    """Puts Python's handler in place again, to be called once a data pipeline is at work.
+def take_back_signals() -> None:
+    """Puts Python's handlers in place again, to be called before each step.
 
-    MindSpore's threads replace it: a SIGTERM from the parent process (a scheduler, a sweep) would
-    end the process on the spot, with exit code 0 and nothing saved.
+    MindSpore's threads replace that of SIGTERM once a data pipeline is at work: one from the parent
+    process (a scheduler, a sweep) would end the process on the spot, with exit code 0 and nothing
+    saved. Its runtime replaces that of SIGINT once a graph has run, and makes a SIGTERM of it.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class Interrupts:

@@ -2,10 +2,11 @@
 
 import os
 import random
+import signal
 import subprocess
 
 import pytest
-from trials import Trial, differences
+from trials import Trial, differences, summary
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,15 @@ def test_a_run_killed_at_three_random_moments_is_the_uninterrupted_one(workshop,
     assert differences(trial.outcome(), whole) == [], moments
     assert whole["status"] == "completed" and len(whole["metrics.csv"]) == 48
     assert printed.count("going on after step") >= 1 and "Traceback" not in printed
+
+
+def test_ctrl_c_and_sigterm_end_a_run_with_the_codes_of_a_shell_and_it_goes_on(workshop, whole):
+    trial = Trial(workshop.path / "interrupted", workshop.data)
+    for rows, number in ((10, signal.SIGINT), (25, signal.SIGTERM)):
+        assert trial.cut(rows, 0, number) == 128 + number
+        assert summary(trial.run)["status"] == "interrupted"
+    trial.finish()
+    assert differences(trial.outcome(), whole) == []
 
 
 def test_a_truncated_state_is_named_and_the_one_before_is_used(workshop, whole):
