@@ -27,6 +27,7 @@ from rich.syntax import Syntax
 from rich.tree import Tree
 
 from src import config_check, run_config
+from src.engine import interrupts
 from src.engine.rundir import RESOLVED_CONFIG, FollowedDirectory, RunDirectory
 from src.run_config import ResumedRun
 from src.sweeps.recall import with_recalled_sweep
@@ -139,6 +140,7 @@ def _run(
     name: str, task: Task, cfg: DictConfig, from_checkpoint: bool, resumed: ResumedRun | None
 ) -> None:
     """One run: claims its directory, checks its config, does its work, writes how it ended."""
+    interrupts.watch_ctrl_c()
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     if resumed is not None:

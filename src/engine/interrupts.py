@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during a fit: held back until it can be saved."""
 
+import _thread
 import logging
 import signal
 import threading
@@ -9,18 +10,31 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def take_back_signals() -> None:
-    """Puts Python's handlers in place again, to be called before each step.
+def take_back_sigterm() -> None:
+    """Puts Python's handler in place again, to be called once a data pipeline is at work.
 
-    MindSpore's threads replace that of SIGTERM once a data pipeline is at work: one from the parent
-    process (a scheduler, a sweep) would end the process on the spot, with exit code 0 and nothing
-    saved. Its runtime replaces that of SIGINT once a graph has run, and makes a SIGTERM of it.
+    MindSpore's threads replace it: a SIGTERM from the parent process (a scheduler, a sweep) would
+    end the process on the spot, with exit code 0 and nothing saved.
     """
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if handler is not None:
-                signal.signal(number, handler)
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def watch_ctrl_c() -> None:
+    """Lets a thread of its own wait for SIGINT, and hand it to Python's handler.
+
+    While MindSpore runs a graph it has a handler of its own, which makes a SIGTERM of SIGINT. No
+    thread takes a blocked signal, so this is to be called before there are any: they inherit it.
+    """
+
+    def wait() -> None:
+        while True:
+            signal.sigwait({signal.SIGINT})
+            _thread.interrupt_main(signal.SIGINT)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=wait, name="Ctrl-C", daemon=True).start()
 
 
 class Interrupts:

@@ -1,7 +1,7 @@
 """The processes that train one network together: which this one is, what they tell each other.
 
 A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
-by environment variables of MindSpore's. MindSpore is imported inside the functions, see
+by environment variables of MindSpore's. MindSpore and NumPy are imported inside the functions, see
 `src.utils.runtime`.
 """
 
@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from src.utils.errors import UserError
 from src.utils.runtime import choose_device
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROLE = "MS_ROLE"  # MS_SCHED, which brings the workers together, or MS_WORKER
 RUN_FILE = "RANKS_RUN_FILE"  # where rank 0 tells our launcher its run directory
@@ -43,6 +44,8 @@ class Ranks:
         """The values of all ranks in their order, each such as JSON can hold; waits for all."""
         if self.size == 1:
             return [value]
+        import numpy as np
+
         data = json.dumps(value).encode()
         sizes = self._gather(np.array([len(data)], np.int32))[:, 0]
         words = np.zeros(-(-int(sizes.max()) // 4), np.int32)  # no kernel gathers bytes on the CPU
@@ -50,7 +53,7 @@ class Ranks:
         parts = self._gather(words)
         return [json.loads(part.tobytes()[:size]) for part, size in zip(parts, sizes, strict=True)]
 
-    def _gather(self, values: np.ndarray) -> np.ndarray:
+    def _gather(self, values: "np.ndarray") -> "np.ndarray":
         from mindspore import Tensor, ops
 
         return ops.AllGather()(Tensor(values)).asnumpy().reshape(self.size, -1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 
-from src.engine.interrupts import take_back_signals
+from src.engine.interrupts import take_back_sigterm
 
 if TYPE_CHECKING:
     from src.engine.trainer import Trainer
@@ -63,7 +63,7 @@ class StateTracker(Callback):
         self.trainer.state.evaluation = None
 
     def on_train_step_begin(self, run_context: ms.train.RunContext) -> None:
-        take_back_signals()
+        take_back_sigterm()
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         params = run_context.original_args()
