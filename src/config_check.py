@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
     "dataset.limit_samples": Rule(int, low=1, nullable=True),
     "dataset.flip": Rule(float, low=0, high=1),
     "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),
-    "model.stride": Rule(int, choices=(8, 16, 32)),
+    "model.stride": Rule(int, choices=(4, 8, 16, 32)),
     "model.auxiliary_weight": Rule(float, above=0, nullable=True),
     "model.frozen_norm": Rule(bool),
     "optimizer.learning_rate": Rule(float, low=0),

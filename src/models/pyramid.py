@@ -21,6 +21,8 @@ class Pyramid(nn.Cell):
         channels: Of the stages, at strides 8, 16 and 32.
         blocks: Residual blocks, two convolutions each, of the same stages.
         stem_channels: Of the two strided convolutions before them, at strides 2 and 4.
+        detail_channels: Of one more map, at stride 4, for a network that predicts there: what is
+            thinner than 8 pixels is lost to a coarser one. None: there is none.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Pyramid(nn.Cell):
         channels: Sequence[int] = (80, 160, 256),
         blocks: Sequence[int] = (2, 2, 2),
         stem_channels: Sequence[int] = (32, 64),
+        detail_channels: int | None = None,
     ) -> None:
         super().__init__()
         for name, numbers, length in (
@@ -50,13 +53,22 @@ class Pyramid(nn.Cell):
         self.merge16 = _Merge(stride32, stride16)
         self.merge8 = _Merge(stride16, stride8)
         self.channels = tuple(channels)
+        self.merge4 = None
+        if detail_channels is not None:
+            self.narrow4 = nn.SequentialCell(_conv_norm_relu(stem4, detail_channels, kernel_size=1))
+            self.merge4 = _Merge(stride8, detail_channels)
+            self.channels = (detail_channels, *channels)
 
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        stride8 = self.stage8(self.stem(images))
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        stride4 = self.stem(images)
+        stride8 = self.stage8(stride4)
         stride16 = self.stage16(stride8)
         stride32 = self.stage32(stride16)
         stride16 = self.merge16(stride32, stride16)
-        return self.merge8(stride16, stride8), stride16, stride32
+        stride8 = self.merge8(stride16, stride8)
+        if self.merge4 is None:
+            return stride8, stride16, stride32
+        return self.merge4(stride8, self.narrow4(stride4)), stride8, stride16, stride32
 
 
 class _Block(nn.Cell):
@@ -112,5 +124,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
     )
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Cell]:
-    return conv_norm_relu(_conv(in_channels, out_channels, 3, stride), batch_norm=True)
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, stride: int = 1, kernel_size: int = 3
+) -> list[nn.Cell]:
+    return conv_norm_relu(_conv(in_channels, out_channels, kernel_size, stride), batch_norm=True)

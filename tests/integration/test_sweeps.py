@@ -207,9 +207,9 @@ def test_mistakes_get_one_line_and_begin_no_job(workshop, arguments, expected):
 
 def test_sweepers_that_others_wrote_get_the_launcher_they_expect(workshop):
     printed = workshop.run(
-        "train", "-m", "hydra/sweeper=basic", "model.stride=4", "hydra.sweep.dir=basic", code=1
+        "train", "-m", "hydra/sweeper=basic", "model.stride=2", "hydra.sweep.dir=basic", code=1
     )
-    assert "error: model.stride=4: expected one of 8, 16, 32" in printed
+    assert "error: model.stride=2: expected one of 4, 8, 16, 32" in printed
     assert "Traceback" not in printed
     assert summary(workshop.path / "basic" / "0")["status"] == "failed"
 

@@ -18,16 +18,23 @@ TINY = {
 
 
 class Constant(nn.Cell):
-    """Stands for a backbone: features of one channel, 1, 10 and 100 everywhere."""
+    """Stands for a backbone: features of one channel, 1, 10 and 100 everywhere, from stride 8 on.
 
-    channels = (1, 1, 1)
+    With `finest=4` there is one more map, of 0.1.
+    """
 
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __init__(self, finest: int = 8) -> None:
+        super().__init__()
+        self.strides = tuple(s for s in (4, 8, 16, 32) if s >= finest)
+        self.channels = (1,) * len(self.strides)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
         n, _, h, w = images.shape
-        f8 = ops.ones((n, 1, (h + 7) // 8, (w + 7) // 8), ms.float32)
-        f16 = ops.ones((n, 1, (h + 15) // 16, (w + 15) // 16), ms.float32)
-        f32 = ops.ones((n, 1, (h + 31) // 32, (w + 31) // 32), ms.float32)
-        return f8, f16 * 10, f32 * 100
+        maps = ()
+        for s in self.strides:
+            value = {4: 0.1, 8: 1, 16: 10, 32: 100}[s]
+            maps += (ops.full((n, 1, -(-h // s), -(-w // s)), value, dtype=ms.float32),)
+        return maps
 
 
 def images(height: int, width: int, batch: int = 1) -> Tensor:
@@ -52,9 +59,12 @@ def test_logits_have_the_size_of_the_input(backbone, stride):
         assert np.abs(logits).max() > 0
 
 
-@pytest.mark.parametrize(("stride", "total"), [(32, 100), (16, 110), (8, 111)])
-def test_finer_strides_add_the_scores_of_finer_features(stride, total):
-    network = FCN(Constant(), 1, stride)
+@pytest.mark.parametrize(
+    ("stride", "finest", "total"),
+    [(32, 8, 100), (16, 8, 110), (8, 8, 111), (8, 4, 111), (4, 4, 111.1)],
+)
+def test_finer_strides_add_the_scores_of_finer_features(stride, finest, total):
+    network = FCN(Constant(finest), 1, stride)
     for parameter in network.get_parameters():
         if parameter.name.startswith("score"):
             parameter.set_data(ops.ones_like(parameter))
@@ -71,7 +81,7 @@ def test_network_starts_with_zero_scores():
 
 def test_layers_have_the_names_of_the_paper_and_the_tutorial():
     def names(stride: int) -> list[str]:
-        network = FCN(Constant(), 2, stride)
+        network = FCN(Constant(4), 2, stride)
         return [name.removesuffix(".weight") for name in network.parameters_dict()]
 
     assert names(32) == ["score_fr", "upscore32"]
@@ -79,6 +89,7 @@ def test_layers_have_the_names_of_the_paper_and_the_tutorial():
     assert names(8) == [
         "score_fr", "upscore2", "score_pool4", "upscore_pool4", "score_pool3", "upscore8",
     ]  # fmt: skip
+    assert names(4) == [*names(8)[:-1], "upscore_pool3", "score_pool2", "upscore4"]
 
 
 def test_constant_score_gives_a_constant_inside():
@@ -158,7 +169,7 @@ def test_static_graph_equals_eager_mode(graph_mode):
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"stride": 4}, "model.stride=4: expected 8, 16 or 32"),
+        ({"stride": 4}, "model.stride=4: expected one of 8, 16, 32"),
         ({"num_classes": None}, "num_classes=None: expected a positive number"),
         ({"num_classes": 0}, "num_classes=0: expected a positive number"),
         ({"skip_scales": [1.0]}, "expected two factors"),

@@ -27,6 +27,17 @@ def test_features_lie_at_strides_8_16_and_32_with_sizes_rounded_up(size):
     assert FCN(backbone, 3)(images).shape == (1, 3, *size)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
+def test_a_network_that_predicts_at_stride_4_gets_one_more_map(size):
+    backbone = small_pyramid(detail_channels=5)
+    images = Tensor(np.zeros((1, 3, *size), np.float32))
+    shapes = [features.shape for features in backbone(images)]
+    assert shapes == [
+        (1, c, -(-size[0] // s), -(-size[1] // s)) for c, s in ((5, 4), (6, 8), (8, 16), (10, 32))
+    ]
+    assert FCN(backbone, 3, stride=4)(images).shape == (1, 3, *size)
+
+
 def test_a_block_starts_as_its_shortcut():
     block = small_pyramid().stage8[1]  # the second of the stage: its shortcut is the input
     x = np.array([-1, 2, 0.5, 3, -4, 1], np.float32).reshape(1, 6, 1, 1)
@@ -53,8 +64,10 @@ def test_the_number_of_parameters_by_hand():
     stages = conv(4, 6) + conv(4, 6, 1) + 3 * conv(6, 6)  # two blocks, the first with a projection
     stages += conv(6, 8) + conv(6, 8, 1) + conv(8, 8) + conv(8, 10) + conv(8, 10, 1) + conv(10, 10)
     merges = 4 * 10 * 8 + conv(8, 8) + 4 * 8 * 6 + conv(6, 6)
-    found = sum(p.size for p in small_pyramid().trainable_params())
-    assert found == stem + stages + merges
+    detail = conv(4, 5, 1) + 4 * 6 * 5 + conv(5, 5)
+    for options, number in (({}, 0), ({"detail_channels": 5}, detail)):
+        found = sum(p.size for p in small_pyramid(**options).trainable_params())
+        assert found == stem + stages + merges + number
 
 
 def test_a_wrong_number_of_stages_is_refused():
