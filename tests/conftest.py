@@ -6,7 +6,21 @@ import signal
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+import pytest  # noqa: E402
+
 import src  # noqa: E402, F401  (settles oneDNN before a test imports mindspore)
 
 # A suite that a shell started in the background inherits an ignored Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    from matplotlib.figure import Figure
+
+    kept, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (kept.append(self), save(self, *a, **k))
+    )
+    return kept

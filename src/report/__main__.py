@@ -1,12 +1,13 @@
 """Compares runs: `python -m src.report [DIR] [output=FILE.html]`.
 
 Prints a table over the runs in DIR (experiments/), seeds grouped as mean ± std, and writes one
-HTML page, a CSV and a Markdown file of the same name (DIR/report.html).
+HTML page, and a CSV, a Markdown and a PNG file of the same name (DIR/report.html).
 """
 
 import sys
 from pathlib import Path
 
+from src.report.chart import draw_groups
 from src.report.page import page
 from src.report.runs import read_runs
 from src.report.tables import Overview, screen_tables, to_csv, to_markdown
@@ -32,8 +33,12 @@ def main(arguments: list[str]) -> None:
             console.print(f"{run.name} failed: {run.reason}", style="red", markup=False)
     write_text(output.with_suffix(".csv"), to_csv(overview))
     write_text(output.with_suffix(".md"), to_markdown(overview))
+    also = ".csv and .md"
+    if any(group.completed for group in overview.groups):
+        draw_groups(output.with_suffix(".png"), overview, f"runs in {root}")
+        also = ".csv, .md and .png"
     write_text(output, page(overview, root, output.parent))
-    console.print(f"{output}, and as .csv and .md", markup=False, soft_wrap=True)
+    console.print(f"{output}, and as {also}", markup=False, soft_wrap=True)
 
 
 def _parse(arguments: list[str]) -> tuple[Path, Path]:

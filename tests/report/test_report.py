@@ -150,6 +150,18 @@ def test_the_markdown_has_mean_and_deviation_in_percent(experiments):
     assert "failed: </script><b>lost\\|it" in text
 
 
+def test_the_picture_shows_every_seed_their_mean_and_deviation(experiments, drawn):
+    main([str(experiments)])
+    miou = drawn[0].axes[0]
+    assert [label.get_text() for label in miou.get_yticklabels()] == ["stride=8", "stride=32"]
+    dots = [line.get_xdata().tolist() for line in miou.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([50, 60]), pytest.approx([40])]
+    means = [line.get_xdata()[0] for line in miou.lines if line.get_marker() == "|"]
+    assert means == pytest.approx([55, 40])
+    (spread,) = [bar.get_segments()[0] for bar in miou.collections]  # one run has none
+    assert spread[:, 0] == pytest.approx([55 - 7.07107, 55 + 7.07107])
+
+
 class Page(HTMLParser):
     """What a browser would see: cells by table, links, scripts."""
 

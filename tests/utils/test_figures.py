@@ -24,18 +24,6 @@ from src.utils.visualize import voc_palette
 NAN = float("nan")
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    from matplotlib.figure import Figure
-
-    kept, save = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (kept.append(self), save(self, *a, **k))
-    )
-    return kept
-
-
 def texts(figure):
     return [text.get_text() for ax in figure.axes for text in ax.texts]
 
