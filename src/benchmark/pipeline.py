@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 from omegaconf import DictConfig
 
 from src import build
@@ -71,22 +71,26 @@ def data(cfg: DictConfig) -> Work:
     return Work(run, batches.get_dataset_size() * module.batch_size)
 
 
-class Stub(nn.Cell):
-    """Logits for the price of one 1×1 convolution, so that the rest of an evaluation shows."""
+class ReadyLogits(Segmenter):
+    """A segmenter that costs what one does apart from its network: it has random logits ready."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.score = nn.Conv2d(3, num_classes, 1, pad_mode="valid", has_bias=False)
+        super().__init__(nn.Cell(), IMAGENET_RGB)
+        self.num_classes = num_classes
+        self.ready: dict[tuple[int, ...], np.ndarray] = {}
 
-    def construct(self, images: Tensor) -> Tensor:
-        return self.score(images)
+    def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
+        shape = (len(images), self.num_classes, *images.shape[2:])
+        if shape not in self.ready:
+            self.ready[shape] = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return self.ready[shape]
 
 
 def evaluation(cfg: DictConfig) -> Work:
-    """Decodes, normalises, pads, takes the arg-max of a stub's logits, counts: at native size."""
+    """Decodes, normalises, pads, takes the arg-max of ready logits, counts: at native size."""
     build.setup(cfg)
     module = datamodule(cfg)
-    segmenter = Segmenter(Stub(module.num_classes), IMAGENET_RGB)
+    segmenter = ReadyLogits(module.num_classes)
     metric = ConfusionMatrix(module.num_classes, module.ignore_index)
     samples = module.eval_samples()
     evaluator = Evaluator(segmenter, samples, metric, module.class_names, module.val_split)

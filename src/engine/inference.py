@@ -13,20 +13,40 @@ from src.utils.normalization import Normalization
 MULTIPLE = 32  # the deepest stride of the backbones
 
 
-class _Head(nn.Cell):
-    """Network plus arg-max or softmax, compiled once for all image sizes."""
+def arg_max(scores: np.ndarray) -> np.ndarray:
+    """Index of the largest of C×H×W scores, H×W uint8; of equal ones the first.
 
-    def __init__(self, network: nn.Cell, probabilities: bool) -> None:
+    Class by class, in whole planes: a ninth of the time of `argmax`, which goes through the
+    classes of each pixel, and a fifth of MindSpore's on the CPU (21 classes, 384×512).
+    """
+    best = scores[0].copy()
+    ids = np.zeros(best.shape, np.uint8)
+    better = np.empty(best.shape, np.bool_)
+    candidate = np.empty_like(ids)
+    for index, plane in enumerate(scores[1:], 1):
+        np.greater(plane, best, out=better)
+        np.maximum(plane, best, out=best)
+        np.multiply(better, np.uint8(index), out=candidate)
+        np.maximum(candidate, ids, out=ids)  # indices rise: a better one is the larger one
+    return ids
+
+
+class _Head(nn.Cell):
+    """Network plus softmax, arg-max or nothing, compiled once for all image sizes."""
+
+    def __init__(self, network: nn.Cell, output: str) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
-        self.probabilities = probabilities
+        self.output = output
         self.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))
 
     def construct(self, images: Tensor) -> Tensor:
         logits = self.network(images)
-        if self.probabilities:
+        if self.output == "probabilities":
             return ops.softmax(logits.astype(ms.float32), axis=1)  # N×C×H×W
-        return ops.Argmax(axis=1, output_type=ms.int32)(logits)  # N×H×W
+        if self.output == "ids":
+            return ops.Argmax(axis=1, output_type=ms.int32)(logits)  # N×H×W
+        return logits.astype(ms.float32)
 
 
 class Segmenter:
@@ -67,7 +87,7 @@ class Segmenter:
         self.overlap = overlap
         self.scales = tuple(scales)
         self.flip = flip
-        self._heads: dict[bool, _Head] = {}
+        self._heads: dict[str, _Head] = {}
 
     @property
     def protocol(self) -> dict:
@@ -86,8 +106,8 @@ class Segmenter:
         """Class ids H×W uint8 of an H×W×3 uint8 RGB image."""
         if self.window is None and self.scales == (1.0,) and not self.flip:
             height, width = image.shape[:2]
-            return self._run(image, probabilities=False)[0, :height, :width].astype(np.uint8)
-        return self.probabilities(image).argmax(axis=0).astype(np.uint8)
+            return self.class_ids(self._padded(image))[0, :height, :width]
+        return arg_max(self.probabilities(image))
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Softmax probabilities C×H×W float32, averaged over scales, mirror images and windows."""
@@ -109,12 +129,12 @@ class Segmenter:
     def _windows(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if self.window is None:
-            return self._run(image, probabilities=True)[0, :, :height, :width]
+            return self._infer(self._padded(image), "probabilities")[0, :, :height, :width]
         total, count = None, np.zeros((height, width), np.float32)
         for top in _starts(height, self.window[0], self.overlap):
             for left in _starts(width, self.window[1], self.overlap):
                 region = np.s_[top : top + self.window[0], left : left + self.window[1]]
-                part = self._run(image[region], probabilities=True)[0]
+                part = self._infer(self._padded(image[region]), "probabilities")[0]
                 if total is None:
                     total = np.zeros((len(part), height, width), np.float32)
                 h, w = count[region].shape
@@ -123,20 +143,22 @@ class Segmenter:
         return total / count
 
     def class_ids(self, images: np.ndarray) -> np.ndarray:
-        """Class ids N×H×W of N×3×H×W normalised images, H and W multiples of 32."""
-        return self._infer(images, probabilities=False)
+        """Class ids N×H×W uint8 of N×3×H×W normalised images, H and W multiples of 32."""
+        if ms.get_context("device_target") == "CPU":
+            return np.stack([arg_max(logits) for logits in self._infer(images, "logits")])
+        # From a device the logits would have a long way, 4 C bytes a pixel
+        return self._infer(images, "ids").astype(np.uint8)
 
-    def _run(self, image: np.ndarray, probabilities: bool) -> np.ndarray:
+    def _padded(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        pad_h, pad_w = -height % MULTIPLE, -width % MULTIPLE
+        below, beside = -height % MULTIPLE, -width % MULTIPLE
         planes = self.normalization.apply(image)
-        padded = np.pad(planes, ((0, 0), (0, pad_h), (0, pad_w)))[None]
-        return self._infer(padded, probabilities)
+        return np.pad(planes, ((0, 0), (0, below), (0, beside)))[None]
 
-    def _infer(self, images: np.ndarray, probabilities: bool) -> np.ndarray:
-        if probabilities not in self._heads:
-            self._heads[probabilities] = _Head(self.network, probabilities)
-        head = self._heads[probabilities]
+    def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
+        if output not in self._heads:
+            self._heads[output] = _Head(self.network, output)
+        head = self._heads[output]
         training = self.network.training
         head.set_train(False)
         try:
