@@ -1,4 +1,4 @@
-"""Parameter groups by what a parameter is, and AdamW.
+"""Parameter groups by what a parameter is, momentum with its decay in place, and AdamW.
 
 Ungrouped, a MindSpore optimizer decays every parameter but those with `gamma` or `beta` in their
 name, biases too. The groups made here leave nothing to that rule.
@@ -106,6 +106,41 @@ def _scaled(
     if isinstance(learning_rate, LearningRateSchedule):
         return ScaledSchedule(learning_rate, factor)
     return learning_rate * factor
+
+
+class Momentum(nn.Momentum):
+    """Momentum with weight decay in the gradient, in less memory than `nn.Momentum`.
+
+    v = momentum · v + gradient + weight_decay · weight;  weight -= learning_rate · v
+
+    The decay is added to v before it is scaled, not to the gradients, of which MindSpore would keep
+    a second copy: half a gigabyte for the FCN on VGG-16.
+    """
+
+    def __init__(
+        self,
+        params: list[Parameter] | list[dict[str, Any]],
+        learning_rate: LearningRateSchedule | float,
+        momentum: float,
+        weight_decay: float = 0.0,
+    ) -> None:
+        # Without its `use_nesterov`, which has no effect on the CPU; that of `nn.SGD` has
+        super().__init__(params, learning_rate, momentum, weight_decay)
+        self.descend = ops.ApplyGradientDescent()
+        self.has_velocity = momentum > 0
+
+    def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Adds the decay to the velocities; `nn.Momentum` calls this first."""
+        if not self.has_velocity:
+            return super().decay_weight(gradients)
+        if self.exec_weight_decay:
+            decays = self.get_weight_decay()
+            for i in range(len(self.parameters)):
+                if self.decay_flags[i]:
+                    decay = decays[i] if self.is_group else decays
+                    factor = -decay / self.momentum  # v -= factor · weight
+                    self.descend(self.moments[i], factor, self.parameters[i])
+        return gradients
 
 
 class AdamW(nn.Adam):

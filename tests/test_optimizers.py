@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from src.optimizers import AdamW, kinds_of, parameter_groups
+from src.optimizers import AdamW, Momentum, kinds_of, parameter_groups
 from src.utils.errors import UserError
 
 NAMES = (
@@ -57,7 +57,7 @@ def test_a_parameter_may_be_of_several_kinds():
 def test_one_momentum_step_with_twice_the_rate_and_no_decay_on_biases(mode):
     p = params()
     groups = parameter_groups(p, Halving(), 0.2, lr_factors={"bias": 2, "upsampling": 0})
-    optimizer = nn.Momentum(groups, Halving(), momentum=0.9, weight_decay=0.2)
+    optimizer = Momentum(groups, Halving(), momentum=0.9, weight_decay=0.2)
     new = after(optimizer, p)
     # weight - rate × (gradient + decay × weight), from weight 1, gradient 0.5, rate 0.1
     assert new["backbone.conv1.weight"] == pytest.approx(1 - 0.1 * (0.5 + 0.2 * 1))
@@ -67,6 +67,19 @@ def test_one_momentum_step_with_twice_the_rate_and_no_decay_on_biases(mode):
     assert new["upscore8.weight"] == 1
     # The second step has half the rate: velocity 0.9 × 0.5 + 0.5, for biases at 2 × 0.05
     assert after(optimizer, p)["score_fr.bias"] == pytest.approx(0.9 - 2 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_momentum_takes_the_decay_as_part_of_the_gradient(mode, momentum):
+    p = params()
+    optimizer = Momentum(parameter_groups(p, 0.1, 0.2), 0.1, momentum, weight_decay=0.2)
+    new = after(optimizer, p, steps=4)
+    for name, decay in (("score_fr.weight", 0.2), ("score_fr.bias", 0)):
+        weight, velocity = 1.0, 0.0
+        for _ in range(4):
+            velocity = momentum * velocity + 0.5 + decay * weight
+            weight -= 0.1 * velocity
+        assert new[name] == pytest.approx(weight, rel=1e-6)
 
 
 def test_factors_of_all_kinds_of_a_parameter_are_multiplied():
