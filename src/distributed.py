@@ -5,6 +5,7 @@ a scheduler process. Beyond it, the screen is that of rank 0, whatever MindSpore
 logs of the ranks, Ctrl-C saves, and a rank that dies ends the job at once.
 """
 
+import functools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from types import FrameType
 
 from src.engine.rundir import amend_summary
 from src.utils.console import console
+from src.utils.processes import end_with_parent
 from src.utils.ranks import ROLE, RUN_FILE
 
 COMMANDS = ("train", "eval")
@@ -73,6 +75,7 @@ class Job:
                 stdout=None if screen else log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches us alone
+                preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),
             )
 
     def _wait(self) -> int:

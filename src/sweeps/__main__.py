@@ -4,7 +4,6 @@ It does what `python -m src.train` does, but what refuses it before it has a dir
 into DIR, and it ends with the process that started it.
 """
 
-import ctypes
 import faulthandler
 import logging
 import signal
@@ -18,15 +17,14 @@ from src.sweeps.process import mark
 from src.train import train
 from src.utils.console import setup_logging
 from src.utils.errors import UserError
+from src.utils.processes import end_with_parent
 
 log = logging.getLogger("src.sweeps")
-
-_PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def main(path: Path, overrides: list[str]) -> None:
     """Runs the job that lies in a directory."""
-    _end_with_parent()
+    end_with_parent(signal.SIGTERM)  # the job saves and stops
     faulthandler.enable()
     job = Job(int(path.name), tuple(overrides), (), path)
     if not job.has_begun:  # one that was refused may begin again, its log goes on
@@ -42,12 +40,6 @@ def main(path: Path, overrides: list[str]) -> None:
             if job.status in ("waiting", "running", "interrupted"):
                 mark(job, "failed", str(error))
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """Asks Linux for a SIGTERM when the parent ends, however it ends: the job saves and stops."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
 
 
 if __name__ == "__main__":
