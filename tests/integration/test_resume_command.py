@@ -31,18 +31,10 @@ def test_a_run_killed_at_three_random_moments_is_the_uninterrupted_one(workshop,
     assert printed.count("going on after step") >= 1 and "Traceback" not in printed
 
 
-def test_ctrl_c_and_sigterm_end_a_run_with_the_codes_of_a_shell_and_it_goes_on(workshop, whole):
-    trial = Trial(workshop.path / "interrupted", workshop.data)
-    for rows, number in ((10, signal.SIGINT), (25, signal.SIGTERM)):
-        assert trial.cut(rows, 0, number) == 128 + number
-        assert summary(trial.run)["status"] == "interrupted"
-    trial.finish()
-    assert differences(trial.outcome(), whole) == []
-
-
-def test_a_truncated_state_is_named_and_the_one_before_is_used(workshop, whole):
+def test_ctrl_c_ends_a_run_as_a_shell_expects_and_a_truncated_state_is_named(workshop, whole):
     trial = Trial(workshop.path / "truncated", workshop.data)
-    trial.cut(20)
+    assert trial.cut(20, number=signal.SIGINT) == 128 + signal.SIGINT
+    assert summary(trial.run)["status"] == "interrupted"
     state = trial.run / "checkpoints" / "last_state.npz"
     os.truncate(state, state.stat().st_size // 2)
     printed = trial.finish()
