@@ -94,8 +94,8 @@ def command(
                 explain = config_check.explain_composition_error
                 line = explain(error, functools.partial(_compose_as_chosen, name))
                 raise UserError(line) from error
-            except OSError as error:  # Hydra makes the directory before the job begins
-                line = f"output_dir={error.filename}: not writable ({error.strerror})"
+            except OSError as error:  # such as the directory, which Hydra makes before the job
+                line = f"{error.filename}: not readable or not writable ({error.strerror})"
                 raise UserError(line) from error
             except KeyboardInterrupt as error:
                 sys.exit(_exit_code(error))

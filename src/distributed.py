@@ -63,6 +63,8 @@ class Job:
             for process in (*self.processes.values(), scheduler):
                 process.kill()
                 process.wait()
+            if not any(self.logs.glob("*.log")):  # they are in the run directory
+                shutil.rmtree(self.logs)
 
     def _start(
         self, name: str, environment: dict[str, str], screen: bool = False
@@ -75,7 +77,7 @@ class Job:
                 stdout=None if screen else log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches us alone
-                preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),
+                preexec_fn=functools.partial(end_with_parent, signal.SIGKILL, os.getpid()),
             )
 
     def _wait(self) -> int:

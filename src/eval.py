@@ -4,7 +4,6 @@ from omegaconf import DictConfig
 
 from src.cli import command, save_resolved
 from src.engine.rundir import RunDirectory
-from src.utils.figures import weights_name
 
 
 @command("eval", from_checkpoint=True)
@@ -13,6 +12,7 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     from src import build  # brings MindSpore
     from src.engine.callbacks.figures import evaluation_figures
     from src.engine.trainer import Trainer
+    from src.utils.figures import weights_name
 
     build.setup(cfg)
     data = build.datamodule(cfg)

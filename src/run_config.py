@@ -10,6 +10,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, read_summary, run_directory_of
 from src.utils.errors import UserError
@@ -42,7 +44,7 @@ def with_choices_of_run(arguments: list[str]) -> list[str]:
             if "--cfg" in arguments:  # to be shown without a run, too
                 return arguments
             raise
-        arguments = [*arguments, f"ckpt_path={given['ckpt_path']}"]
+        arguments = [*arguments, f"ckpt_path='{given['ckpt_path']}'"]
     run = run_directory_of(Path(given["ckpt_path"]))
     if run is None:
         missing = [group for group in ("model", "dataset") if group not in given]
@@ -53,8 +55,7 @@ def with_choices_of_run(arguments: list[str]) -> list[str]:
                 + " too (as model=fcn8s dataset=voc2012)"
             )
         return arguments
-    hydra_cfg = OmegaConf.load(run / ".hydra" / "hydra.yaml")
-    choices = hydra_cfg.hydra.runtime.choices
+    choices = _choices_of(run)
     chosen = [
         f"{group}={choices[group]}"
         for group in CHOICES
@@ -71,8 +72,7 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
     if run is None:
         return
     resolved = OmegaConf.load(run / RESOLVED_CONFIG)
-    hydra_cfg = OmegaConf.load(run / ".hydra" / "hydra.yaml")
-    choices = hydra_cfg.hydra.runtime.choices
+    choices = _choices_of(run)
     parsed = OverridesParser.create().parse_overrides(overrides)
     replaced = {
         o.key_or_group.partition("/")[0]
@@ -113,7 +113,7 @@ class ResumedRun:
         if "-m" in arguments or "--multirun" in arguments:
             raise UserError(f"resume={named}: goes on with one run; leave out -m")
         overrides = [a for a in arguments if not a.startswith(("-", "resume="))]
-        run = cls(Path(named.strip("'\"")), overrides)
+        run = cls(Path(named), overrides)
         run._refuse_what_cannot_go_on()
         return run
 
@@ -172,7 +172,7 @@ class ResumedRun:
         return [directory / name for name in names]
 
     def _choices(self) -> dict[str, str]:
-        return OmegaConf.load(self.path / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        return _choices_of(self.path)
 
     def _refuse_what_cannot_go_on(self) -> None:
         named = f"resume={self.path}"
@@ -226,7 +226,18 @@ def _only_shows(arguments: list[str]) -> bool:
 
 
 def _given(arguments: list[str]) -> dict[str, str]:
-    return dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+    return {a.partition("=")[0]: _value(a) for a in arguments if "=" in a and not a.startswith("-")}
+
+
+def _choices_of(run: Path) -> DictConfig:
+    """The options of the groups that a run was started with."""
+    file = run / ".hydra" / "hydra.yaml"
+    try:
+        return OmegaConf.load(file).hydra.runtime.choices
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{file}: cannot be read ({str(error).splitlines()[0]}); copy a run with its .hydra"
+        ) from error
 
 
 def _key(override: str) -> str:

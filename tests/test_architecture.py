@@ -1,6 +1,8 @@
 """Who may import whom (README, "Layout"), read from the import statements."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,15 @@ def test_what_answers_help_imports_no_mindspore():
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             assert not any(n.split(".")[0] in LATE for n in names)
+
+
+def test_commands_start_without_a_thread_beside_the_main_one():
+    """NumPy's threads would take the Ctrl-C that `watch_ctrl_c` waits for."""
+    names = ("train", "eval", "predict", "prepare", "export", "preview", "benchmark.__main__")
+    code = "import sys\n" + "".join(f"import src.{name}\n" for name in names)
+    code += "print(sorted({'numpy', 'mindspore', 'cv2'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stderr
 
 
 def test_no_file_is_over_300_lines():

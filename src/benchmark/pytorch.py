@@ -11,8 +11,6 @@ from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
 from src.utils.errors import UserError
 
-LAYOUTS = ("contiguous", "channels_last")
-
 
 def train_step(cfg: DictConfig) -> Work:
     """Forward, backward and update with SGD and momentum."""

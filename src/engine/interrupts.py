@@ -28,11 +28,15 @@ def watch_ctrl_c() -> None:
     thread takes a blocked signal, so this is to be called before there are any: they inherit it.
     """
 
+    main = threading.get_ident()
+
     def wait() -> None:
         while True:
             signal.sigwait({signal.SIGINT})
             _thread.interrupt_main(signal.SIGINT)
+            signal.pthread_kill(main, signal.SIGURG)  # ends what it waits for in the kernel
 
+    signal.signal(signal.SIGURG, lambda number, frame: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=wait, name="Ctrl-C", daemon=True).start()
 
@@ -73,7 +77,7 @@ class Interrupts:
             self._raise(number)
         self.held = number
         name = signal.Signals(number).name
-        log.warning("%s: stopping after this step; once more stops at once, unsaved", name)
+        log.warning("%s: stopping where it can be saved; once more stops at once, unsaved", name)
 
     def _raise(self, number: int) -> None:
         handler = self._handlers.get(number)

@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +29,8 @@ class Logger(Protocol):
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Takes a table: texts and numbers, NaN where a number is not defined."""
 
-    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
-        """Takes images with their labels and predictions."""
+    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
+        """Takes images with their labels and predictions, and what the ids in these mean."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs, as JSON can hold it."""
@@ -75,7 +75,7 @@ class CsvLogger:
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """See `log_images`."""
 
-    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
+    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
         """See `log_images`."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,17 +183,16 @@ class WandbLogger:
             table = wandb.Table(list(columns), data)
             self._run.log({name: table}, commit=False)
 
-    def log_masks(self, name: str, cases: Sequence[Case], class_names: Sequence[str]) -> None:
+    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
         if self._run is None:
             return
         import wandb
 
-        labels = dict(enumerate(class_names))
         images = {}  # a key each: W&B wants one size in a list
         for number, case in enumerate(cases, 1):
             masks = {
-                "prediction": {"mask_data": case.pred, "class_labels": labels},
-                "label": {"mask_data": case.label, "class_labels": {255: "ignored", **labels}},
+                "prediction": {"mask_data": case.pred, "class_labels": dict(labels)},
+                "label": {"mask_data": case.label, "class_labels": dict(labels)},
             }
             images[f"{name}/{number}"] = wandb.Image(case.image, masks=masks, caption=case.name)
         self._run.log(images, commit=False)

@@ -40,11 +40,18 @@ def write_predictions(
     Returns:
         A line for each file that could not be segmented to its end.
     """
+    sources: dict[str, Path] = {}  # by what is made of them
     for path in files:
         moving = path.suffix.lower() in VIDEO_SUFFIXES
-        ends = ("", "_overlay.mp4") if moving else (".png", "_palette.png", "_overlay.png")
-        if there := [name for end in ends if (output / (name := path.stem + end)).exists()]:
-            raise UserError(f"output={output}: holds {there[0]} already; give another folder")
+        for end in ("", "_overlay.mp4") if moving else (".png", "_palette.png", "_overlay.png"):
+            name = path.stem + end
+            if (output / name).exists():
+                raise UserError(f"output={output}: holds {name} already; give another folder")
+            if name in sources:
+                raise UserError(
+                    f"{sources[name]} and {path}: both would give {name}; predict them apart"
+                )
+            sources[name] = path
     output.mkdir(parents=True, exist_ok=True)
     failed = []
 

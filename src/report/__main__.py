@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.report.chart import draw_groups
 from src.report.page import page
-from src.report.runs import read_runs
+from src.report.runs import SCORES, read_runs
 from src.report.tables import Overview, screen_tables, to_csv, to_markdown
 from src.utils.console import console, setup_logging
 from src.utils.errors import UserError, nearest
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     write_text(output.with_suffix(".csv"), to_csv(overview))
     write_text(output.with_suffix(".md"), to_markdown(overview))
     also = ".csv and .md"
-    if any(group.completed for group in overview.groups):
+    if any(group.spread(SCORES[0])[2] for group in overview.groups):
         draw_groups(output.with_suffix(".png"), overview, f"runs in {root}")
         also = ".csv, .md and .png"
     write_text(output, page(overview, root, output.parent))

@@ -51,4 +51,4 @@ def _label(group: Group, overview: Overview) -> str:
     config = experiment(group.runs[0])
     told = [d for d in overview.columns if d.key in config][:MAX_KEYS]
     parts = [f"{d.heading.rpartition('.')[2]}={show(config[d.key])}" for d in told]
-    return ", ".join(parts)[:70] or group.runs[0].name
+    return f"{group.number}: " + (", ".join(parts)[:70] or group.runs[0].name)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ class Submission:
 
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait()
+            with suppress(ChildProcessError):
+                # Called amid `__call__`, whose wait holds the lock that another one would want
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         again = Submission(self._job, self._environment, self._folder)
         return submitit.helpers.DelayedSubmission(again)
 

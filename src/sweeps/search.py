@@ -59,6 +59,7 @@ class Search(Watcher):
         done = len(self._study.trials)
         self._study.sampler = sampler(seed=seed + done)  # the same seed would repeat the beginning
         self._trials: dict[int, Trial] = {}
+        self._answered: dict[int, set[int]] = {}  # epochs by job
 
     def jobs(self) -> Iterator[Job]:
         """The jobs, each chosen when it is asked for, by what is known then."""
@@ -81,12 +82,16 @@ class Search(Watcher):
         """Passes new validations on and answers them."""
         trial = self._trials[job.number]
         reported = self._study.trials[job.number].intermediate_values
+        answered = self._answered.setdefault(job.number, set(reported))
         for report in _reports(job.path / REPORTS):
             epoch, value = report["epoch"], report["value"]
-            if epoch in reported or not math.isfinite(value):
+            if epoch in answered:
                 continue
-            trial.report(value, epoch)
-            prune = trial.should_prune()
+            answered.add(epoch)
+            prune = False
+            if math.isfinite(value):
+                trial.report(value, epoch)
+                prune = trial.should_prune()
             write_json(job.path / VERDICT, {"epoch": epoch, "prune": prune})
 
     def ended(self, job: Job) -> None:

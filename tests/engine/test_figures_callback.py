@@ -53,7 +53,7 @@ class Recorder:
     def log_table(self, name, columns, rows):
         self.table = [columns, *rows]
 
-    def log_masks(self, name, cases, class_names):
+    def log_masks(self, name, cases, labels):
         self.masks = [case.name for case in cases]
 
 

@@ -63,7 +63,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
     case = Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")
-    logger.log_masks("predictions", [case], ["ground", "square"])
+    logger.log_masks("predictions", [case], {0: "ground", 1: "square", 255: "ignored"})
     logger.close(failed=False)
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     (table,) = media.glob("table/per_class_*.table.json")
@@ -77,5 +77,5 @@ def test_csv_leaves_pictures_to_the_run_directory(tmp_path):
     logger = CsvLogger(tmp_path)
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class"], [["ground"]])
-    logger.log_masks("predictions", [], ["ground"])
+    logger.log_masks("predictions", [], {0: "ground"})
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -168,12 +169,12 @@ def test_the_k_best_checkpoints_are_kept(tmp_path):
     fit(
         tmp_path,
         [Validate(), TopKCheckpoints()],
-        Scripted([0.3, 0.1, 0.5, 0.2, 0.4]),
-        max_epochs=5,
+        Scripted([math.nan, 0.3, 0.1, 0.5, 0.2, 0.4]),
+        max_epochs=6,
         keep_top_k=2,
     )
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["epoch_003.ckpt", "epoch_005.ckpt"]
+    assert kept == ["epoch_004.ckpt", "epoch_006.ckpt"]
 
 
 def test_early_stopping_waits_for_patience_and_counts_from_the_best(tmp_path):

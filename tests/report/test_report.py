@@ -153,7 +153,7 @@ def test_the_markdown_has_mean_and_deviation_in_percent(experiments):
 def test_the_picture_shows_every_seed_their_mean_and_deviation(experiments, drawn):
     main([str(experiments)])
     miou = drawn[0].axes[0]
-    assert [label.get_text() for label in miou.get_yticklabels()] == ["stride=8", "stride=32"]
+    assert [label.get_text() for label in miou.get_yticklabels()] == ["1: stride=8", "2: stride=32"]
     dots = [line.get_xdata().tolist() for line in miou.lines if line.get_marker() == "o"]
     assert dots == [pytest.approx([50, 60]), pytest.approx([40])]
     means = [line.get_xdata()[0] for line in miou.lines if line.get_marker() == "|"]

@@ -90,6 +90,15 @@ def test_successive_halving_lets_the_better_half_go_on(tmp_path):
     assert answers == [False, True, False, True]
 
 
+def test_a_value_that_is_no_number_is_answered_and_told_nobody(tmp_path):
+    found = search(tmp_path / "s", pruner=HALVING)[1]
+    job = next(found.jobs())
+    reports(job, float("nan"))
+    found.look(job)
+    assert verdict(job) == {"epoch": 1, "prune": False}
+    assert found._study.trials[0].intermediate_values == {}
+
+
 def test_outcomes_are_told_and_failed_trials_have_no_value(tmp_path):
     sweep, found = search(tmp_path / "s", n_trials=4)
     jobs = found.jobs()

@@ -84,8 +84,10 @@ class Figures(Callback):
                     rows = [[name, *row.values()] for name, row in evaluation.per_class.items()]
                     logger.log_table("per_class", columns, rows)
                 if written.cases:
-                    names = self.trainer.evaluator.class_names
-                    logger.log_masks("predictions", written.cases, names)
+                    judge = self.trainer.evaluator
+                    ids = dict(enumerate(judge.class_names))
+                    ids[judge.metric.ignore_index] = "ignored"
+                    logger.log_masks("predictions", written.cases, ids)
 
 
 class Written:

@@ -1,6 +1,7 @@
 """Validation during training, and what is decided by it: best weights, early stopping."""
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class TopKCheckpoints(Callback):
     def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
         trainer = self.trainer
         value = trainer.new_value()
-        if value is None or not trainer.keep_top_k:
+        if value is None or not math.isfinite(value) or not trainer.keep_top_k:
             return
         full = len(self.kept) == trainer.keep_top_k
         if full and not trainer.is_better(value, self.kept[-1][0]):
