@@ -102,6 +102,7 @@ def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
     _settle_normalization(cfg, data, report.normalization or _normalization_of_run(path))
+    ms.amp.auto_mixed_precision(net, cfg.device.amp_level)  # as validation had it in training
     net.set_train(False)
     return net
 

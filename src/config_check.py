@@ -1,15 +1,14 @@
 """Checks a composed config before any data is touched: unknown keys, types, ranges.
 
 A key is known if the config composed without overrides has it, or if the `_target_` of its node
-takes it. Ranges that many configs share stand in `RULES`; constructors check the rest.
+takes it. Ranges that many configs share stand in `src.config_rules`; constructors check the rest.
 """
 
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.errors import ConfigCompositionException
@@ -17,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.config_rules import PLAIN, RULES, Rule
 from src.utils.errors import UserError, nearest
 
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -28,107 +28,6 @@ TAKEN_OUT = {
 }
 # Nodes whose keys are names the user chooses
 OPEN = {"callbacks", "logger", "metrics"}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value may be."""
-
-    kind: type  # int, float, bool, str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None  # exclusive lower bound
-    choices: tuple = ()
-    nullable: bool = False
-    pair: bool = False  # a list of two such values
-
-    def describe(self) -> str:
-        if self.choices:
-            text = "one of " + ", ".join(map(str, self.choices))
-        else:
-            names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-            text = names[self.kind]
-            if self.low is not None and self.high is not None:
-                text += f" from {self.low:g} to {self.high:g}"
-            elif self.low is not None:
-                text += f" of at least {self.low:g}"
-            elif self.above is not None:
-                text += f" above {self.above:g}"
-        if self.pair:
-            text = f"a list of two: each {text}"
-        return text + (" or null" if self.nullable else "")
-
-    def allows(self, value: Any) -> bool:
-        if value is None:
-            return self.nullable
-        if self.pair:
-            single = Rule(self.kind, self.low, self.high, self.above, self.choices)
-            return isinstance(value, list) and len(value) == 2 and all(map(single.allows, value))
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not self.kind:
-            return False
-        if self.choices:
-            return value in self.choices
-        return not (
-            value != value
-            or (self.low is not None and value < self.low)
-            or (self.high is not None and value > self.high)
-            or (self.above is not None and value <= self.above)
-        )
-
-
-DEVICE_FLAGS = ("sink_mode", "deterministic", "distributed", "sync_batch_norm")
-RULES: dict[str, Rule] = {
-    "seed": Rule(int, low=0, high=2**31 - 1),
-    "split": Rule(str, nullable=True),
-    "limit_samples": Rule(int, low=1, nullable=True),
-    "steps": Rule(int, low=1),
-    "patience": Rule(float, above=0),
-    "dataset.batch_size": Rule(int, low=1),
-    "dataset.crop_size": Rule(int, low=32, pair=True, nullable=True),
-    "dataset.scale_range": Rule(float, above=0, pair=True, nullable=True),
-    "dataset.num_classes": Rule(int, low=2, high=255, nullable=True),
-    "dataset.ignore_index": Rule(int, low=0, high=255),
-    "dataset.num_workers": Rule(int, low=1),
-    "dataset.limit_samples": Rule(int, low=1, nullable=True),
-    "dataset.flip": Rule(float, low=0, high=1),
-    "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),
-    "model.stride": Rule(int, choices=(4, 8, 16, 32)),
-    "model.auxiliary_weight": Rule(float, above=0, nullable=True),
-    "model.frozen_norm": Rule(bool),
-    "optimizer.learning_rate": Rule(float, low=0),
-    "optimizer.weight_decay": Rule(float, low=0),
-    "optimizer.momentum": Rule(float, low=0, high=1),
-    "scheduler.warmup_steps": Rule(int, low=0),
-    "device.target": Rule(str, choices=("CPU", "GPU", "Ascend")),
-    "device.id": Rule(int, low=0),
-    "device.mode": Rule(str, choices=("graph", "pynative")),
-    "device.amp_level": Rule(str, choices=("O0", "O2", "O3", "auto")),
-    "device.jit_level": Rule(str, choices=("O0", "O1", "O2"), nullable=True),
-    **{f"device.{flag}": Rule(bool) for flag in DEVICE_FLAGS},
-    "device.lr_scaling": Rule(str, choices=("none", "linear", "sqrt")),
-    "device.threads": Rule(int, low=1, nullable=True),
-    "trainer.max_epochs": Rule(int, low=1),
-    "trainer.limit_train_batches": Rule(int, low=1, nullable=True),
-    "trainer.limit_val_batches": Rule(int, low=0, nullable=True),
-    "trainer.val_every_n_epochs": Rule(int, low=1),
-    "trainer.log_every_n_steps": Rule(int, low=1),
-    "trainer.save_every_n_steps": Rule(int, low=1, nullable=True),
-    "trainer.keep_top_k": Rule(int, low=0),
-    "trainer.ema_decay": Rule(float, low=0, high=0.999999, nullable=True),
-    "trainer.monitor_mode": Rule(str, choices=("max", "min")),
-    "trainer.gradient_clip": Rule(float, above=0, nullable=True),
-    "trainer.accumulate": Rule(int, low=1),
-    "inference.overlap": Rule(float, low=0, high=0.95),
-    "inference.flip": Rule(bool),
-    "format": Rule(str, choices=("mindir", "onnx", "safetensors")),
-    "dynamic": Rule(bool, nullable=True),
-    "size": Rule(int, low=1, pair=True, nullable=True),
-    "batch_size": Rule(int, low=1, nullable=True),
-    "normalize": Rule(bool),
-    "argmax": Rule(bool),
-}
 
 
 def check(cfg: DictConfig, reference: DictConfig) -> None:
@@ -226,7 +125,10 @@ def _undecorated(callable_: Callable) -> Callable:
 
 
 def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> None:
-    """Compares plain values with plain annotations (`int`, `float | None` …); skips the others."""
+    """Compares plain values with plain annotations (`int`, `Sequence[float] | None` …).
+
+    Other annotations are skipped, and so are names of rules that give class factors.
+    """
     function = callable_.__init__ if inspect.isclass(callable_) else callable_
     try:
         hint = typing.get_type_hints(function).get(name)
@@ -234,13 +136,25 @@ def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> 
         return
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = set(typing.get_args(hint)) if union else {hint}
-    interpolated = isinstance(value, str) and ("${" in value or value == "???")
-    if interpolated or not kinds <= {int, float, bool, str, types.NoneType}:
+    interpolated = "${" in str(value) or value == "???"
+    if interpolated or (name in ("class_weights", "alpha") and isinstance(value, str)):
         return
     nullable = types.NoneType in kinds
-    rules = [Rule(kind, nullable=nullable) for kind in kinds - {types.NoneType}]
+    rules = [_rule(kind, nullable) for kind in kinds - {types.NoneType}]
+    if None in rules:
+        return
     if rules and not any(rule.allows(value) for rule in rules):
         raise UserError(f"{path}={_show(value)}: expected {rules[0].describe()}")
+
+
+def _rule(hint: Any, nullable: bool) -> Rule | None:
+    """What a parameter of a plain type, or a list of these, may be; None for other types."""
+    if hint in PLAIN:
+        return Rule(hint, nullable=nullable)
+    element = typing.get_args(hint)[:1]
+    if typing.get_origin(hint) in (list, Sequence) and element and element[0] in PLAIN:
+        return Rule(element[0], nullable=nullable, listed=True)
+    return None
 
 
 def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:

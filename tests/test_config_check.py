@@ -3,7 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from src.config_check import Rule, check
+from src.cli import compose_config
+from src.config_check import check
+from src.config_rules import Rule
 from src.utils.errors import UserError
 
 REFERENCE = {
@@ -90,3 +92,30 @@ def test_a_value_that_must_be_given_and_is_not_is_named():
     needy = OmegaConf.create({**REFERENCE, "seed": "???"})
     with pytest.raises(UserError, match="^seed: is not given and has no default"):
         check(needy, needy)
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "expected"),
+    [
+        ("train", "inference.window=512", "a list of two: each a whole number of at least 32"),
+        ("train", "inference.scales=0.5", "a list: each a number above 0"),
+        ("train", "dataset.mean=123", "a list: each a number"),
+        ("train", "loss.class_weights=2", "a list: each a number"),
+        ("train", "model.frozen=null", "a list: each a text"),
+        ("train", "model.skip_scales=0.1", "a list: each a number"),
+        ("train", "dataset.class_names=abc", "a list: each a text"),
+        ("train", "tags=abc", "a list: each a text"),
+        ("prepare", "splits=val", "a list: each a text"),
+        ("preview", "count=abc", "a whole number of at least 1"),
+    ],
+)
+def test_a_value_in_the_place_of_a_list_is_refused(command, override, expected):
+    cfg = compose_config(command, [override])
+    with pytest.raises(UserError) as error:
+        check(cfg, compose_config(command, []))
+    assert str(error.value).startswith(f"{override}: expected {expected}")
+
+
+def test_a_rule_may_stand_for_class_weights():
+    cfg = compose_config("train", ["loss.class_weights=median_frequency"])
+    check(cfg, compose_config("train", []))

@@ -141,8 +141,8 @@ class Trainer:
     ) -> FitState:
         """Trains `network` in place.
 
-        With `LastCheckpoint` among the callbacks, Ctrl-C and SIGTERM wait for the end of a step,
-        and what is reached then is saved.
+        With `LastCheckpoint` among the callbacks, Ctrl-C and SIGTERM wait for the end of a step (in
+        sink mode of an epoch), and what is reached then is saved.
 
         Args:
             network: Images → logits.
@@ -180,6 +180,12 @@ class Trainer:
         shared = f", shared by {self.ranks.size} ranks" if self.ranks.size > 1 else ""
         counts = (self.max_epochs, steps, batch_size, shared)
         log.info("training %d epochs of %d steps, %d images a step%s", *counts)
+        if self.sink_mode and self.save_every_n_steps:
+            log.warning(
+                "trainer.save_every_n_steps=%d has no effect: device.sink_mode=true gives the "
+                "device an epoch at a time",
+                self.save_every_n_steps,
+            )
         saving = [c for c in self.callbacks if isinstance(c, LastCheckpoint)]
         callbacks = [StateTracker(), *(c for c in self.callbacks if c not in saving), *saving]
         own = [callback for callback in callbacks if isinstance(callback, Callback)]
