@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,22 @@ def evaluation(cfg: DictConfig) -> Measured:
 
 
 def trainer_overhead(cfg: DictConfig) -> Measured:
-    """`Trainer.fit` beside `mindspore.train.Model.train`, a step of a small network."""
+    """`Trainer.fit` beside `mindspore.train.Model.train`, a step of a small network.
+
+    Each fit has a process of its own: the second graph that a process trains takes up to twice as
+    long a step, under MindSpore's `Model` too.
+    """
     contenders = {
-        "ours": Contender(f"{HERE}.overhead.trainer"),
-        "bare": Contender(f"{HERE}.overhead.bare"),
+        "ours": Contender(f"{HERE}.overhead.trainer", warm_up=False),
+        "bare": Contender(f"{HERE}.overhead.bare", warm_up=False),
     }
-    return _told(race(contenders, cfg, cfg.steps))
+    rounds = [race(contenders, cfg, 0) for _ in range(cfg.steps)]
+    results = {}
+    for name in contenders:
+        seconds = [results_of[name].first_seconds for results_of in rounds]
+        last = rounds[-1][name]
+        results[name] = replace(last, seconds=[s for s in seconds if s is not None])
+    return _told(results)
 
 
 def startup(cfg: DictConfig) -> Measured:

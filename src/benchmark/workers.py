@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import UserError
+from src.utils.processes import end_with_parent
 
 WARM_UP_SECONDS, WARM_UP_RUNS = 8.0, 3  # one run at least; the first compiles
 
@@ -46,12 +47,14 @@ class Contender:
         overrides: Values of the config, by dotted key.
         environment: Variables of the process.
         patience: Seconds until the first run must be over; None waits.
+        warm_up: Repeats the first run before any other is timed.
     """
 
     target: str
     overrides: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     patience: float | None = None
+    warm_up: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,9 @@ class _Racer:
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        arguments = (end, self._contender.target, OmegaConf.to_container(self._cfg))
+        contender = self._contender
+        config = OmegaConf.to_container(self._cfg)
+        arguments = (end, contender.target, config, contender.warm_up)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         variables = {"GLOG_v": "3", **os.environ, **self._contender.environment}
         before = os.environ.copy()
@@ -142,6 +147,7 @@ class _Racer:
             os.environ.update(before)
         end.close()
         self._first = self._receive(self._contender.patience) or {}
+        self._halt()
 
     def run(self) -> None:
         if self._lost is None:
@@ -149,6 +155,7 @@ class _Racer:
             answer = self._receive()
             if answer is not None:
                 self._seconds.append(answer["seconds"])
+                self._halt()
 
     def finish(self) -> Result:
         if self._lost is None:
@@ -160,10 +167,16 @@ class _Racer:
 
     def stop(self) -> None:
         if self._process is not None and self._process.is_alive():
-            self._process.terminate()
+            self._process.kill()
             self._process.join()
 
+    def _halt(self) -> None:
+        """Stops the process until it is asked again: MindSpore's threads spin while they wait."""
+        if self._lost is None:
+            os.kill(self._process.pid, signal.SIGSTOP)
+
     def _ask(self, again: bool) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
         with suppress(OSError):  # it has died: there is nothing to be received then
             self._pipe.send(again)
 
@@ -183,9 +196,10 @@ class _Racer:
         return answer
 
 
-def _serve(pipe: Connection, target: str, cfg: dict[str, Any]) -> None:
+def _serve(pipe: Connection, target: str, cfg: dict[str, Any], warm_up: bool) -> None:
     """The contender's process: sets up, warms up, and runs as often as it is asked to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    end_with_parent(signal.SIGKILL)  # one that is halted would not notice its end
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # bars and logs of what is measured
         os.dup2(nowhere, stream)
@@ -193,7 +207,8 @@ def _serve(pipe: Connection, target: str, cfg: dict[str, Any]) -> None:
         work = get_object(target)(OmegaConf.create(cfg))
         started = time.perf_counter()
         first, runs = _timed(work), 1
-        while time.perf_counter() - started < WARM_UP_SECONDS and runs < WARM_UP_RUNS:
+        most = WARM_UP_RUNS if warm_up else 1
+        while time.perf_counter() - started < WARM_UP_SECONDS and runs < most:
             _timed(work)
             runs += 1
         pipe.send({"first_seconds": first, "images": work.images})

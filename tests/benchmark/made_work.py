@@ -1,6 +1,7 @@
 """Contenders that take known times; imported by their processes."""
 
 import os
+import threading
 import time
 
 from omegaconf import DictConfig
@@ -42,3 +43,24 @@ def dying(cfg: DictConfig) -> Work:
         return 1.0
 
     return Work(run)
+
+
+def spinning(cfg: DictConfig) -> Work:
+    """Runs for a second, and has a thread that spins; tells what it spent between its runs."""
+    threading.Thread(target=_spin, daemon=True).start()
+    facts, spent = {}, [None]
+
+    def run() -> float:
+        now = time.process_time()
+        if spent[0] is not None:
+            facts["seconds_between_runs"] = now - spent[0]
+        time.sleep(1)
+        spent[0] = time.process_time()
+        return 1.0
+
+    return Work(run, facts=facts)
+
+
+def _spin() -> None:
+    while True:
+        pass

@@ -21,6 +21,18 @@ def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_round
     assert paired_ratio(results["quick"], results["slow"]) == 0.5
 
 
+def test_without_warm_up_the_second_run_is_the_first_that_is_timed():
+    results = race({"it": Contender("made_work.counted", warm_up=False)}, CFG, rounds=2)
+    assert (results["it"].first_seconds, results["it"].seconds) == (1, [2, 3])
+
+
+def test_one_that_waits_for_its_turn_takes_no_processor_time():
+    spinning = {name: Contender("made_work.spinning") for name in ("one", "other")}
+    results = race(spinning, CFG, rounds=2)
+    for result in results.values():  # while the other one ran for a second
+        assert result.facts["seconds_between_runs"] < 0.5
+
+
 def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
     contenders = {
         "counted": Contender("made_work.counted"),
