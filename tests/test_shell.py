@@ -24,7 +24,7 @@ def completions(line: str) -> list[str]:
 
 
 def test_groups_options_and_keys_are_completed():
-    assert completions("python -m src.train model=fcn") == ["fcn16s", "fcn32s", "fcn8s"]
+    assert completions("python -m src.train model=fcn") == ["fcn16s", "fcn32s", "fcn4s", "fcn8s"]
     assert completions("python -m src.train seed=1 trainer.max_") == ["trainer.max_epochs="]
     assert completions("python -m src.eval metr") == ["metrics.", "metrics="]
     assert completions("python -m http.server ") == []
