@@ -19,6 +19,7 @@ from src.sweeps.jobs import Job
 from src.sweeps.pool import Handle, Pool, Watcher
 from src.utils.console import setup_logging
 from src.utils.errors import UserError
+from src.utils.processes import available_cores
 
 # Read by OpenMP and the BLAS libraries when they are loaded
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -102,8 +103,7 @@ class ProcessLauncher(JobLauncher):
         return [f"{key}={value}" for key, value in shares.items() if key not in given]
 
     def _share(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return max(1, cores // self.n_jobs)
+        return max(1, available_cores() // self.n_jobs)
 
 
 class SubmititLauncher(JobLauncher):

@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from src.data.transforms import (
 )
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB
+from src.utils.processes import available_cores
 from src.utils.visualize import voc_palette
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ class SegDataModule:
                 f"{max(1, len(samples) // (accumulate * ranks))} or less"
             )
         cv2.setNumThreads(1)  # the workers are the threads
-        workers = min(self.num_workers, os.cpu_count() or 1)
+        workers = min(self.num_workers, available_cores())
         if workers < self.num_workers:
             log.info(
                 "dataset.num_workers=%d: this machine has %d cores, using as many",

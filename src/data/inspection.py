@@ -1,6 +1,5 @@
 """All samples of a split through one check: in parallel, in order, refused together."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from src.data.tally import Tally
 from src.utils.console import progress
 from src.utils.errors import UserError
 from src.utils.files import write_text
+from src.utils.processes import available_cores
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def _refusal(problems: list[Problem], total: int, subject: str, listing: Path) -
 
 def _in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
     """Like `map`, on all cores; only a few results are held at a time."""
-    workers = os.cpu_count() or 1
+    workers = available_cores()
     pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

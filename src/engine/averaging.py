@@ -1,12 +1,26 @@
 """Averages of a network's weights over the steps of a fit, kept beside the weights themselves."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.engine.dropout import draw_counters
+
+
+@contextmanager
+def lent(parameters: Sequence[Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Gives parameters other values for a while."""
+    # By `assign`: after `set_data`, PyNative mode goes on with the tensors it knew
+    own = [parameter.value().copy() for parameter in parameters]
+    try:
+        for parameter, value in zip(parameters, values, strict=True):
+            ops.assign(parameter, value)
+        yield
+    finally:
+        for parameter, value in zip(parameters, own, strict=True):
+            ops.assign(parameter, value)
 
 
 class WeightAverage(nn.Cell):
@@ -44,15 +58,6 @@ class WeightAverage(nn.Cell):
             ops.assign_add(average, (weight - average) * share)
         return ops.assign_add(self.updates, 1)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> AbstractContextManager[None]:
         """Gives the network the averages for a while."""
-        # By `assign`: after `set_data`, PyNative mode goes on with the tensors it knew
-        own = [weight.value().copy() for weight in self.weights]
-        try:
-            for weight, average in zip(self.weights, self.averages, strict=True):
-                ops.assign(weight, average.value())
-            yield
-        finally:
-            for weight, value in zip(self.weights, own, strict=True):
-                ops.assign(weight, value)
+        return lent(self.weights, [average.value() for average in self.averages])

@@ -1,4 +1,4 @@
-"""What ties processes together."""
+"""The cores a process may use, and its end with the one that started it."""
 
 import ctypes
 import os
@@ -6,6 +6,13 @@ import signal
 import sys
 
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on; all of the machine's where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.utils.errors import UserError
+from src.utils.processes import available_cores
 from src.utils.runtime import choose_device
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def local_device(target: str, otherwise: int) -> int:
 
 def share_of_cores() -> int | None:
     """Threads for this rank if all run on this machine; None, all cores, for a process alone."""
-    return max(1, (os.cpu_count() or 1) // _ranks.size) if _ranks.size > 1 else None
+    return max(1, available_cores() // _ranks.size) if _ranks.size > 1 else None
 
 
 def tell_launcher(run_directory: Path) -> None:

@@ -3,13 +3,14 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.engine.averaging import lent
 from src.engine.callbacks.base import Callback
 from src.engine.evaluator import Evaluation, Evaluator
 from src.utils.figures import (
@@ -174,21 +175,13 @@ def extreme_images(values: Sequence[float], wanted: int) -> tuple[list[int], lis
     return order[:wanted], order[::-1][:wanted]
 
 
-@contextmanager
-def weights_of(network: nn.Cell, path: Path | None) -> Iterator[None]:
+def weights_of(network: nn.Cell, path: Path | None) -> AbstractContextManager[None]:
     """Gives the network the weights of a checkpoint for a while; None leaves it as it is."""
     if path is None:
-        yield
-        return
-    own = {parameter.name: parameter.value().copy() for parameter in network.get_parameters()}
-    try:
-        parameters = network.parameters_dict()
-        for name, value in ms.load_checkpoint(str(path)).items():
-            parameters[name].set_data(value)  # what serves training alone is not in the file
-        yield
-    finally:
-        for parameter in network.get_parameters():
-            parameter.set_data(own[parameter.name])
+        return nullcontext()
+    stored = ms.load_checkpoint(str(path))  # without what serves training alone
+    parameters = network.parameters_dict()
+    return lent([parameters[name] for name in stored], list(stored.values()))
 
 
 def _case(evaluator: Evaluator, evaluation: Evaluation, index: int) -> Case:
