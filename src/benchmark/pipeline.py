@@ -61,6 +61,7 @@ def _make_images(root: Path, num_classes: int) -> None:
 
 def data(cfg: DictConfig) -> Work:
     """An epoch of decoded, augmented, normalised batches, with `dataset.num_workers` threads."""
+    build.setup(cfg)
     module = datamodule(cfg)
     batches = module.train_batches()
 

@@ -1,5 +1,11 @@
-"""The oneDNN cap: for the versions and CPUs that need it, before MindSpore, never over the user's."""
+"""The oneDNN cap: for the versions and CPUs that need it, before MindSpore, never over the user's.
 
+And the memory that malloc keeps.
+"""
+
+import os
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -60,3 +66,42 @@ def test_in_this_very_process_the_cap_was_set_before_mindspore():
 
     if runtime._cpu_has_avx512():
         assert runtime.os.environ[ISA]
+
+
+FAULTS = """
+import resource
+
+import numpy as np
+
+from src.data.transforms import TrainTransform
+from src.utils.normalization import IMAGENET_RGB
+from src.utils.runtime import keep_freed_memory
+
+IMAGES, PIXELS = 20, 512 * 512
+transform = TrainTransform((512, 512), (0.5, 2.0), 0.5, 255, (), IMAGENET_RGB)
+image = np.zeros((375, 500, 3), np.uint8)
+
+def share_of_pages_cleared():
+    rng = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(IMAGES):
+        transform(image, image[..., 0], rng)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return faults / (IMAGES * 16 * PIXELS / 4096)  # of the float32 planes and int32 labels
+
+share_of_pages_cleared()  # malloc adapts its thresholds to the first images
+before = share_of_pages_cleared()
+keep_freed_memory()
+print(before, share_of_pages_cleared())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+@pytest.mark.parametrize("users", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_memory_of_freed_arrays_is_used_again_unless_the_user_says_otherwise(users):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", FAULTS]
+    told = subprocess.run(command, env=environment | users, capture_output=True, check=True)
+    before, after = map(float, told.stdout.split())
+    assert before > 0.1  # else malloc does so by itself, and ours is of no use
+    assert after > 0.1 if users else after < 0.05
