@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,10 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.loader import EpochSampler, Prefetched, TrainSamples
 from src.data.mindrecord import MindRecordFile
 from src.data.sources import Source
-from src.data.transforms import (
-    Augmentation,
-    Region,
-    TrainTransform,
-    decode_image,
-    decode_label,
-)
+from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB
 from src.utils.processes import available_cores
@@ -54,75 +48,6 @@ class EvalSamples(Sequence):
             raise IndexError(index)
         name, image, label = self._record[index]
         return EvalSample(name, decode_image(image), decode_label(label))
-
-
-class EpochSampler(ds.Sampler):
-    """Yields `epoch * size + index` for a seeded permutation of each epoch.
-
-    MindSpore tells a random-access source neither the epoch nor the position, and its worker
-    threads share NumPy's global generator. With the epoch inside the key, augmentation is a
-    function of (seed, epoch, index): the same for any number of workers, and for a run that
-    starts at a later epoch.
-
-    Of ranks, each gets its `batch` of every `batch * ranks` keys, so that all together train on
-    what one process would; keys that do not fill a batch of all are left out.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        seed: int,
-        first_epoch: int = 1,
-        batch: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self._shares = (size // (batch * ranks), ranks, batch)
-        super().__init__(self._shares[0] * batch)
-        self._size = size
-        self._seed = seed
-        self._epoch = first_epoch - 1
-        self._rank = rank
-
-    def __iter__(self):
-        self._epoch += 1
-        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._size)
-        shares = order[: math.prod(self._shares)].reshape(self._shares)
-        yield from (self._epoch * self._size + shares[:, self._rank].ravel()).tolist()
-
-
-class TrainSamples:
-    """Random access to augmented training pairs by the keys of `EpochSampler`."""
-
-    def __init__(
-        self, record: MindRecordFile, size: int, transform: TrainTransform, seed: int
-    ) -> None:
-        self._record = record
-        self._size = size
-        self._transform = transform
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        _, *pair, rng = self._read(key)
-        return self._transform(*pair, rng)
-
-    def keys(self, epoch: int) -> list[int]:
-        """The keys of an epoch, from 1, in the order of training."""
-        return list(EpochSampler(self._size, self._seed, epoch))
-
-    def window(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
-        """Name, window, label and padding behind a key: the pair before it is normalised."""
-        name, *pair, rng = self._read(key)
-        return name, *self._transform.window(*pair, rng)
-
-    def _read(self, key: int) -> tuple[str, np.ndarray, np.ndarray, np.random.Generator]:
-        epoch, index = divmod(int(key), self._size)
-        name, image, label = self._record[index]
-        rng = np.random.default_rng((self._seed, epoch, index))
-        return name, decode_image(image), decode_label(label), rng
 
 
 class SegDataModule:
@@ -259,11 +184,12 @@ class SegDataModule:
                 self.num_workers,
                 workers,
             )
+        sampler = EpochSampler(len(samples), self.seed, first_epoch, batch, rank, ranks)
         dataset = ds.GeneratorDataset(
-            samples,
+            Prefetched(samples, sampler, workers),
             ["images", "labels"],
-            sampler=EpochSampler(len(samples), self.seed, first_epoch, batch, rank, ranks),
-            num_parallel_workers=workers,
+            sampler=sampler,
+            num_parallel_workers=1,
             python_multiprocessing=False,
         )
         return dataset.batch(batch, drop_remainder=True)

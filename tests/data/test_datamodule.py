@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.datamodule import EpochSampler, SegDataModule
+from src.data.datamodule import SegDataModule
 from src.data.sources import FolderSource
 from src.utils.errors import UserError
 from src.utils.normalization import TUTORIAL_BGR
@@ -73,21 +73,7 @@ def test_a_later_start_gives_the_epochs_of_the_whole_run(root, tmp_path):
     assert equal(whole[1:], late)
 
 
-def test_the_sampler_takes_each_image_once_an_epoch_in_another_order():
-    sampler = EpochSampler(5, seed=3)
-    first, second = list(sampler), list(sampler)
-    assert sorted(key % 5 for key in first) == sorted(key % 5 for key in second) == [0, 1, 2, 3, 4]
-    assert {key // 5 for key in first} == {1} and {key // 5 for key in second} == {2}
-    assert [key % 5 for key in first] != [key % 5 for key in second]
-
-
 def test_ranks_share_the_batches_of_one_process(root, tmp_path):
-    whole = list(EpochSampler(7, seed=3))
-    shares = [list(EpochSampler(7, 3, batch=1, rank=rank, ranks=3)) for rank in range(3)]
-    assert shares == [[whole[0], whole[3]], [whole[1], whole[4]], [whole[2], whole[5]]]
-    pairs = [list(EpochSampler(7, 3, batch=2, rank=rank, ranks=2)) for rank in range(2)]
-    assert pairs == [whole[:2], whole[2:4]]  # three are left: less than a batch of both
-
     one = list(module(root, tmp_path, batch_size=4).train_batches().create_tuple_iterator())
     two = [
         next(iter(module(root, tmp_path).train_batches(1, 1, rank, 2).create_tuple_iterator()))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.data.datamodule import EpochSampler
+from src.data.loader import EpochSampler
 from src.engine.callbacks.base import Callback
 from src.engine.callbacks.monitors import LastCheckpoint, MetricLogger
 from src.engine.callbacks.progress import ProgressBar

@@ -1,0 +1,119 @@
+"""Training pairs in the order of an epoch, made ahead of the network by threads."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import mindspore.dataset as ds
+import numpy as np
+
+from src.data.mindrecord import MindRecordFile
+from src.data.transforms import Region, TrainTransform, decode_image, decode_label
+
+AHEAD = 4  # samples that a worker may be ahead of who takes them
+
+
+class EpochSampler(ds.Sampler):
+    """Yields `epoch * size + index` for a seeded permutation of each epoch.
+
+    MindSpore tells a random-access source neither the epoch nor the position, and its worker
+    threads share NumPy's global generator. With the epoch inside the key, augmentation is a
+    function of (seed, epoch, index): the same for any number of workers, and for a run that
+    starts at a later epoch.
+
+    Of ranks, each gets its `batch` of every `batch * ranks` keys, so that all together train on
+    what one process would; keys that do not fill a batch of all are left out.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        first_epoch: int = 1,
+        batch: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self._shares = (size // (batch * ranks), ranks, batch)
+        super().__init__(self._shares[0] * batch)
+        self._size = size
+        self._seed = seed
+        self._epoch = first_epoch - 1
+        self._rank = rank
+
+    def __iter__(self) -> Iterator[int]:
+        self._epoch += 1
+        yield from self.keys(self._epoch)
+
+    def keys(self, epoch: int) -> list[int]:
+        """The keys of an epoch, from 1, in the order of training."""
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._size)
+        shares = order[: math.prod(self._shares)].reshape(self._shares)
+        return (epoch * self._size + shares[:, self._rank].ravel()).tolist()
+
+    def following(self, key: int) -> list[int]:
+        """The keys of an epoch from `key` on."""
+        keys = self.keys(key // self._size)
+        return keys[keys.index(key) :]
+
+
+class TrainSamples:
+    """Random access to augmented training pairs by the keys of `EpochSampler`."""
+
+    def __init__(
+        self, record: MindRecordFile, size: int, transform: TrainTransform, seed: int
+    ) -> None:
+        self._record = record
+        self._size = size
+        self._transform = transform
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        _, *pair, rng = self._read(key)
+        return self._transform(*pair, rng)
+
+    def keys(self, epoch: int) -> list[int]:
+        """The keys of an epoch, from 1, in the order of training."""
+        return EpochSampler(self._size, self._seed).keys(epoch)
+
+    def window(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
+        """Name, window, label and padding behind a key: the pair before it is normalised."""
+        name, *pair, rng = self._read(key)
+        return name, *self._transform.window(*pair, rng)
+
+    def _read(self, key: int) -> tuple[str, np.ndarray, np.ndarray, np.random.Generator]:
+        epoch, index = divmod(int(key), self._size)
+        name, image, label = self._record[index]
+        rng = np.random.default_rng((self._seed, epoch, index))
+        return name, decode_image(image), decode_label(label), rng
+
+
+class Prefetched:
+    """Samples that `workers` threads make ahead of who takes them, in the order of a sampler.
+
+    MindSpore's `GeneratorDataset` has workers of its own; once it has found no row it looks again
+    after 0.1 s, while their queues fill up: two were no faster than one, which it does not wait
+    for.
+    """
+
+    def __init__(self, samples: TrainSamples, sampler: EpochSampler, workers: int) -> None:
+        self._samples = samples
+        self._sampler = sampler
+        self._most = AHEAD * workers
+        self._pool = ThreadPoolExecutor(workers, "training-input")
+        self._made: dict[int, Future] = {}
+        self._upcoming: Iterator[int] = iter(())
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        if key not in self._made:  # an epoch begins, or a resumed run goes on amid one
+            self._made.clear()
+            self._upcoming = iter(self._sampler.following(int(key)))
+        while len(self._made) <= self._most and (ahead := next(self._upcoming, None)) is not None:
+            self._made[ahead] = self._pool.submit(self._samples.__getitem__, ahead)
+        return self._made.pop(key).result()
