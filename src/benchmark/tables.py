@@ -9,6 +9,7 @@ from src.utils.console import console, percent
 
 RIVALS = {
     "pytorch": "PyTorch",
+    "pytorch_keeping": "PyTorch, memory kept",
     "tutorial": "tutorial",
     "bare": "Model.train",
     "two_workers": "2 workers",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from src.engine.interrupts import Interrupts
 from src.sweeps.board import Board
 from src.sweeps.jobs import Job
 from src.sweeps.process import settle
@@ -83,7 +84,8 @@ class Pool:
             board.say(f"job {job.number} is still at work in another process: waiting for it")
             time.sleep(5 * POLL_SECONDS)
         board.began(job)
-        self._running[job] = self._start(job)
+        with Interrupts():  # none may fall between a job's start and its entry here
+            self._running[job] = self._start(job)
 
     def _ended(self, watcher: Watcher | None = None) -> Iterator[Job]:
         for job, handle in list(self._running.items()):

@@ -133,6 +133,20 @@ def test_a_job_that_ctrl_c_kills_is_marked_interrupted(tmp_path):
     assert job(tmp_path, 0).status == "interrupted"
 
 
+def test_a_ctrl_c_at_the_moment_of_a_start_reaches_the_job(tmp_path):
+    class Struck(Scripts):
+        def __call__(self, job):
+            started = super().__call__(job)
+            while not (job.path / "ready").exists():
+                time.sleep(0.01)
+            signal.raise_signal(signal.SIGINT)
+            return started
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Struck("touch ready; exec sleep 60"))
+    assert job(tmp_path, 0).summary["reason"] == "ended by SIGINT"
+
+
 def test_the_newest_line_of_a_log_is_its_last_whole_one(tmp_path):
     log = tmp_path / "train.log"
     assert newest_line(log) == ""
