@@ -10,10 +10,9 @@ from typing import Any
 from src.report.runs import SCORES, Run
 
 SEEDS = ("seed", "dataset.seed")
-# Where a run lies, what it prints and is called: of no influence on its result
-_NO_INFLUENCE = {
-    "output_dir", "task_name", "tags", "print_config", "resume", "resume_sweep", "on_error",
-}  # fmt: skip
+NAME = "task_name"  # tells recipes apart, and has no influence on a result
+# Where a run lies and what it prints: of no influence either
+_NO_INFLUENCE = {"output_dir", "tags", "print_config", "resume", "resume_sweep", "on_error"}
 _NO_INFLUENCE_GROUPS = ("paths", "logger", "debug")
 _DIRECTORIES = ("output_dir", "paths.data_dir", "paths.experiments_dir")
 
@@ -70,7 +69,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     """The runs in groups, best mean mIoU first; a run without a config is a group of its own."""
     members: dict[str, list[Run]] = {}
     for run in runs:
-        config = {k: v for k, v in experiment(run).items() if k not in SEEDS}
+        config = {k: v for k, v in experiment(run).items() if k not in (*SEEDS, NAME)}
         key = json.dumps(config, sort_keys=True, default=str) if config else run.name
         members.setdefault(key, []).append(run)
 
@@ -85,7 +84,8 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 def differences(runs: Sequence[Run]) -> list[Difference]:
     """The keys in which configs differ, seeds left out; keys that vary alike are one entry.
 
-    Of these the shallowest names the entry, so that another dataset is one column, not thirty.
+    Of these the shallowest names the entry, so that another dataset is one column, not thirty; the
+    name of the task where that differs along with them.
     """
     configs = [config for config in map(experiment, runs) if config]
     keys = {key for config in configs for key in config if key not in SEEDS}
@@ -102,6 +102,8 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
 
     found = []
     for same in alike.values():
+        if same == [NAME]:
+            continue
         first, *rest = sorted(same, key=telling)
         found.append(Difference(first, tuple(rest)))
     return sorted(found, key=lambda d: (d.key.count("."), d.key))

@@ -91,6 +91,15 @@ def test_keys_that_vary_alike_are_one_difference_named_by_the_shallowest(tmp_pat
     assert found[1].along == ("optimizer.parameters.factor",)
 
 
+def test_recipes_are_told_apart_by_their_names(tmp_path):
+    for name, stride, task in (("a", 8, "demo"), ("b", 32, "demo"), ("c", 8, "camvid")):
+        optimizer = {"learning_rate": 0.1 if task == "demo" else 0.2}
+        make_run(tmp_path / name, stride=stride, optimizer=optimizer, task_name=task)
+    found = differences(read_runs(tmp_path))
+    assert [d.key for d in found] == ["task_name", "model.stride"]
+    assert found[0].along == ("optimizer.learning_rate",)
+
+
 def test_broken_runs_are_named_and_left_out_and_half_ones_are_read(tmp_path, warnings):
     make_run(tmp_path / "good")
     (make_run(tmp_path / "cut") / "summary.json").write_text('{"status": "comp')
