@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from src.utils.errors import UserError, nearest
+from src.utils.runtime import stderr_to_log
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,8 @@ class AdamW(nn.Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay=weight_decay)
+        with stderr_to_log():  # a warning that some other optimizer is deprecated
+            super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay=weight_decay)
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Shrinks the weights, where `nn.Adam`, which calls this first, adds to the gradients."""
