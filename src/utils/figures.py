@@ -134,9 +134,9 @@ def _curves(fig: "Figure", curves: Mapping[str, Curve], best_epoch: int | None) 
     scores.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if best_epoch is not None:
         scores.axvline(best_epoch, color=FAINT, lw=1, ls=(0, (2, 3)), label=f"best: {best_epoch}")
-    scores.legend(ncols=6, loc="lower left", bbox_to_anchor=(-0.02, 1), handlelength=1.4,
+    scores.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1), handlelength=1.4,
                   columnspacing=1.2, borderpad=0, fontsize=9)  # fmt: skip
-    scores.set_title("Validation, percent", pad=28)
+    scores.set_title("Validation, percent", pad=42)
 
 
 def draw_class_iou(
