@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "src.benchmark"
 LAYOUTS = ("contiguous", "channels_last")  # of PyTorch's tensors
-# glibc's malloc gives nothing back: without it PyTorch has the pages of its tensors cleared at
-# every step, which MindSpore's own pool spares it; two fifths of a step where page faults are dear
+# With these, glibc's malloc keeps what is freed. As installed, pages of PyTorch's tensors are
+# cleared at every step, two fifths of its time where page faults are dear; MindSpore has a pool.
 KEEPING = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),

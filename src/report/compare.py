@@ -56,7 +56,10 @@ class Group:
 
 
 def experiment(run: Run) -> dict[str, Any]:
-    """The config without what has no influence on the result; the run's own folders by role."""
+    """What a run tried, and its name: the config without where it lies and what it prints.
+
+    The run's own folders are told by their role.
+    """
     places = {d: run.config[d] for d in _DIRECTORIES if isinstance(run.config.get(d), str)}
     return {
         key: _by_role(value, places)
