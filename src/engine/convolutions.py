@@ -1,4 +1,4 @@
-"""Convolutions whose gradients suit oneDNN, for training on the CPU."""
+"""Faster convolutions for the CPU: the same parameters and values, other sums."""
 
 import math
 
@@ -7,6 +7,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter  # no public name
 
+from src.engine.winograd import KERNEL, WinogradConv2d
+
+# Of the input and the output. Below, moving data to and fro takes longer than Winograd saves
+WINOGRAD_CHANNELS = 128
 
 class _ByForwardKernel(nn.Cell):
     """Convolves as `conv2d` does; the gradient of the input is a convolution itself.
@@ -17,7 +21,7 @@ class _ByForwardKernel(nn.Cell):
     """
 
     def __init__(self, cell: nn.Conv2d) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)
         kernel, channels = cell.kernel_size, (cell.in_channels, cell.out_channels)
         margins = tuple(k // 2 for k in kernel for _ in range(2))
         self.conv2d = ops.Conv2D(channels[1], kernel, 1, "pad", margins)
@@ -39,19 +43,22 @@ class _ByForwardKernel(nn.Cell):
         return self.turned(dout, kernel).astype(x.dtype), of_weight.astype(weight.dtype)
 
 
-def use_forward_kernels(network: nn.Cell) -> None:
-    """Gives the convolutions of a network that can have it such a gradient of their input.
+def use_cpu_convolutions(network: nn.Cell) -> None:
+    """Gives the convolutions of a network that can have it a faster way to compute.
 
-    Values stay the same. Elsewhere than on the CPU it does nothing.
+    Kernels of 3×3 between many channels become `WinogradConv2d`; others, such as those between few
+    channels, keep oneDNN's way forward and get another gradient of their input. Elsewhere than on
+    the CPU it does nothing.
     """
     if ms.get_context("device_target") != "CPU":
         return
-    made: dict[tuple, _ByForwardKernel] = {}  # each takes memory when compiled
+    made: dict[tuple, nn.Cell] = {}  # each takes memory when compiled
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.Conv2d) and _gains(cell):
             key = (cell.in_channels, cell.out_channels, cell.kernel_size)
             if key not in made:
-                made[key] = _ByForwardKernel(cell)
+                winograd = cell.kernel_size == (KERNEL, KERNEL) and min(key[:2]) >= WINOGRAD_CHANNELS
+                made[key] = WinogradConv2d(*key[:2]) if winograd else _ByForwardKernel(cell)
             del cell.conv2d
             cell.conv2d = made[key]
 

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from src.engine.convolutions import use_cpu_convolutions
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
@@ -81,6 +82,7 @@ class Segmenter:
             raise UserError(f"inference.overlap={overlap}: expected 0 to below 1")
         if not scales or min(scales) <= 0:
             raise UserError(f"inference.scales={list(scales)}: expected positive factors")
+        use_cpu_convolutions(network)
         self.network = network
         self.normalization = normalization
         self.window = None if window is None else tuple(window)

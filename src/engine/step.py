@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, amp, nn, ops
 
 from src.engine.averaging import WeightAverage
-from src.engine.convolutions import use_forward_kernels
+from src.engine.convolutions import use_cpu_convolutions
 
 _RUNNING = ("moving_mean", "moving_variance")
 
@@ -56,7 +56,7 @@ class TrainStep(nn.Cell):
         ranks: int = 1,
     ) -> None:
         super().__init__(auto_prefix=False)
-        use_forward_kernels(network)
+        use_cpu_convolutions(network)
         self.network = network
         self.loss = loss
         self.optimizer = optimizer

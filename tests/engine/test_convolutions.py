@@ -6,7 +6,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.engine import convolutions
-from src.engine.convolutions import use_forward_kernels
+from src.engine.convolutions import use_cpu_convolutions
 
 
 class Four(nn.Cell):
@@ -36,7 +36,7 @@ def test_values_and_all_gradients_stay_the_same(mode):
     ms.set_context(mode=mode)
     plain, network = Four(), Four()
     ms.load_param_into_net(network, plain.parameters_dict())
-    use_forward_kernels(network)
+    use_cpu_convolutions(network)
     images = Tensor(np.random.default_rng(0).normal(size=(2, 3, 11, 13)).astype(np.float32))
     assert np.allclose(network(images).asnumpy(), plain(images).asnumpy(), rtol=1e-6)
     for ours, theirs in zip(gradients(network, images), gradients(plain, images), strict=True):
@@ -46,8 +46,8 @@ def test_values_and_all_gradients_stay_the_same(mode):
 def test_only_larger_kernels_that_keep_the_size_change_and_no_name_of_a_parameter():
     network = Four()
     names = [parameter.name for parameter in network.get_parameters()]
-    use_forward_kernels(network)
-    use_forward_kernels(network)  # a second training step over it changes nothing more
+    use_cpu_convolutions(network)
+    use_cpu_convolutions(network)  # a second training step over it changes nothing more
     changed = [not isinstance(cell.conv2d, ops.Primitive) for cell in network.cells()]
     assert changed == [True, True, False, False]
     assert [parameter.name for parameter in network.get_parameters()] == names
@@ -56,14 +56,14 @@ def test_only_larger_kernels_that_keep_the_size_change_and_no_name_of_a_paramete
 @pytest.mark.parametrize("options", [{"dilation": 2}, {"group": 2}])
 def test_dilated_and_grouped_convolutions_stay(options):
     network = nn.SequentialCell(nn.Conv2d(4, 4, 3, pad_mode="same", **options))
-    use_forward_kernels(network)
+    use_cpu_convolutions(network)
     assert isinstance(network[0].conv2d, ops.Primitive)
 
 
 def test_other_devices_keep_their_own_kernels(monkeypatch):
     monkeypatch.setattr(convolutions.ms, "get_context", {"device_target": "Ascend"}.get)
     network = Four()
-    use_forward_kernels(network)
+    use_cpu_convolutions(network)
     assert isinstance(network.same.conv2d, ops.Primitive)
 
 
@@ -71,6 +71,6 @@ def test_other_devices_keep_their_own_kernels(monkeypatch):
 def test_mixed_precision_trains(level):
     ms.set_context(mode=ms.GRAPH_MODE)
     network = ms.amp.auto_mixed_precision(Four(), level)
-    use_forward_kernels(network)
+    use_cpu_convolutions(network)
     images = Tensor(np.ones((1, 3, 8, 8), np.float32))
     assert all(np.isfinite(gradient).all() for gradient in gradients(network, images))
