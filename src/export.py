@@ -30,8 +30,6 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
 
     cfg.device.mode = "graph"  # files hold compiled graphs
     cfg.device.amp_level = "O0"  # and float32
-    if "formulation" in cfg.model.get("backbone", {}):
-        cfg.model.backbone.formulation = "conv"  # the one that every format and device knows
     build.setup(cfg)
     data = build.datamodule(cfg)
     network = build.trained_network(cfg, data)

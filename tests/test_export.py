@@ -48,12 +48,12 @@ def trained(network, seed=0):
 
 
 def vgg(stride=8, seed=0):
-    return trained(FCN(VGG(11, True, 512, width=1 / 32, formulation="conv"), 3, stride), seed)
+    return trained(FCN(VGG(11, True, 512, width=1 / 32), 3, stride), seed)
 
 
 def paper():
     """With biases, dropout and scaled skips."""
-    backbone = VGG(11, False, 512, width=1 / 32, dropout=0.5, formulation="conv")
+    backbone = VGG(11, False, 512, width=1 / 32, dropout=0.5)
     return trained(FCN(backbone, 3, score_bias=True, skip_scales=(0.5, 0.25)))
 
 

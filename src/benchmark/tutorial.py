@@ -46,8 +46,6 @@ def inference_batch1(cfg: DictConfig) -> Work:
 
 def _network(cfg: DictConfig) -> nn.Cell:
     cfg.device.mode = "pynative"
-    if "formulation" in cfg.model.backbone:
-        cfg.model.backbone.formulation = "conv"
     build.setup(cfg)
     return build.bare_network(cfg)
 

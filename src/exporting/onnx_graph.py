@@ -284,6 +284,9 @@ _TRANSLATIONS: dict[str, Callable[..., Any]] = {
     "ReLU6": lambda b, node, x: b.add("Clip", x, b.tensor(0.0), b.tensor(6.0)),
     "Reshape": lambda b, node, x, size: b.add("Reshape", x, b.sizes(size)),
     "Shape": lambda b, node, x: _Shape(x),
+    "Slice": lambda b, node, x, begin, size: b.add(
+        "Slice", x, b.sizes(begin), b.add("Add", b.sizes(begin), b.sizes(size))
+    ),
     "StridedSlice": _slice,
     "Transpose": lambda b, node, x, axes: b.add("Transpose", x, perm=axes),
     "TupleGetItem": _item,

@@ -3,7 +3,7 @@
 from mindspore import Tensor, nn
 from mindspore.common.initializer import HeNormal
 
-from src.models.layers import LargeConv2d, conv_norm_relu
+from src.models.layers import conv_norm_relu
 from src.utils.errors import UserError
 
 # Convolutions in each of the five blocks
@@ -24,7 +24,6 @@ class VGG(nn.Cell):
         head_channels: Channels of conv6 and conv7.
         width: Factor on all channels, those of the head too.
         dropout: Share of values dropped after conv6 and conv7 in training.
-        formulation: How conv6 is computed, see `LargeConv2d`.
 
     Raises:
         UserError: The depth is none of the four, or another value is out of range.
@@ -37,7 +36,6 @@ class VGG(nn.Cell):
         head_channels: int = 4096,
         width: float = 1.0,
         dropout: float = 0.0,
-        formulation: str = "auto",
     ) -> None:
         super().__init__()
         if depth not in _BLOCKS:
@@ -50,33 +48,28 @@ class VGG(nn.Cell):
             raise UserError(f"dropout={dropout}: expected 0 to below 1")
         channels = [max(1, round(width * c)) for c in (*_CHANNELS, head_channels)]
 
+        def convolution(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Cell]:
+            cell = nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                pad_mode="same",
+                has_bias=not batch_norm,
+                weight_init=HeNormal(nonlinearity="relu"),
+                bias_init="zeros",
+            )
+            return conv_norm_relu(cell, batch_norm)
+
         def block(index: int) -> nn.SequentialCell:
             cells: list[nn.Cell] = []
             in_channels = channels[index - 1] if index else 3
             for _ in range(_BLOCKS[depth][index]):
-                convolution = nn.Conv2d(
-                    in_channels,
-                    channels[index],
-                    3,
-                    pad_mode="same",
-                    has_bias=not batch_norm,
-                    weight_init=HeNormal(nonlinearity="relu"),
-                    bias_init="zeros",
-                )
-                cells += conv_norm_relu(convolution, batch_norm)
+                cells += convolution(in_channels, channels[index], 3)
                 in_channels = channels[index]
             return nn.SequentialCell(cells)
 
         def head(in_channels: int, kernel_size: int) -> nn.SequentialCell:
-            convolution = LargeConv2d(
-                in_channels,
-                channels[5],
-                kernel_size,
-                has_bias=not batch_norm,
-                # A 1×1 convolution is a matrix product already
-                formulation=formulation if kernel_size > 1 else "conv",
-            )
-            cells = conv_norm_relu(convolution, batch_norm)
+            cells = convolution(in_channels, channels[5], kernel_size)
             if dropout > 0:
                 cells.append(nn.Dropout(p=dropout))
             return nn.SequentialCell(cells)

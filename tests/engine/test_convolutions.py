@@ -1,4 +1,4 @@
-"""Gradients by forward kernels: the same values, where the formula holds."""
+"""Faster convolutions: the values and gradients of MindSpore's own, where they take their place."""
 
 import mindspore as ms
 import numpy as np
@@ -6,71 +6,179 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.engine import convolutions
-from src.engine.convolutions import use_cpu_convolutions
+from src.engine.convolutions import (
+    MANY_CHANNELS,
+    TurnedConv2d,
+    UnfoldedConv2d,
+    WinogradConv2d,
+    use_cpu_convolutions,
+)
+from src.engine.convolutions.winograd import POINTS, transforms
+
+MODES = [ms.PYNATIVE_MODE, ms.GRAPH_MODE]
 
 
-class Four(nn.Cell):
-    """Same padding, 5×5 with explicit padding and bias, 1×1, and one that halves the size."""
+@pytest.fixture
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    yield
+    ms.set_context(mode=ms.PYNATIVE_MODE)
 
+
+class Loss(nn.Cell):
+    """The sum of the squares of a layer's values, each with a weight of its own."""
+
+    def __init__(self, layer: nn.Cell) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def construct(self, x: Tensor, weights: Tensor) -> Tensor:
+        return (self.layer(x) ** 2 * weights).sum()
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+def values_and_gradients(layer: nn.Cell, images: np.ndarray) -> dict[str, np.ndarray]:
+    x = Tensor(images)
+    values = layer(x)
+    parameters = ms.ParameterTuple(layer.trainable_params())
+    gradient = ops.GradOperation(get_all=True, get_by_list=True)(Loss(layer), parameters)
+    (of_x, _), of_parameters = gradient(x, Tensor(normal(*values.shape)))
+    named = {p.name: g for p, g in zip(parameters, of_parameters, strict=True)}
+    return {key: v.asnumpy() for key, v in {"values": values, "input": of_x, **named}.items()}
+
+
+def plain_and_faster(kind: type, *args, **options) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Two convolutions of the same weights, one of them changed."""
+    plain = nn.Conv2d(*args, **options)
+    for parameter in plain.get_parameters():
+        parameter.set_data(Tensor(normal(*parameter.shape)))
+    faster = nn.Conv2d(*args, **options)
+    ms.load_param_into_net(faster, plain.parameters_dict())
+    use_cpu_convolutions(faster)
+    assert isinstance(faster.conv2d, kind)
+    return plain, faster
+
+
+def assert_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+MANY = MANY_CHANNELS
+EACH_KIND = [
+    (TurnedConv2d, (3, 8, 3), {"pad_mode": "same"}),
+    (TurnedConv2d, (8, 6, 5), {"pad_mode": "pad", "padding": 2, "has_bias": True}),
+    (TurnedConv2d, (4, 5, (3, 1)), {"pad_mode": "same"}),
+    (WinogradConv2d, (MANY, MANY + 8, 3), {"pad_mode": "same", "has_bias": True}),
+    (WinogradConv2d, (MANY + 8, MANY, 3), {"pad_mode": "pad", "padding": 1}),
+    (UnfoldedConv2d, (MANY, MANY + 8, 7), {"pad_mode": "same", "has_bias": True}),
+    (UnfoldedConv2d, (MANY, MANY, (1, 11)), {"pad_mode": "same"}),
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["pynative", "graph"])
+@pytest.mark.parametrize("kind, args, options", EACH_KIND)
+@pytest.mark.parametrize("size", [(2, 8, 12), (1, 7, 5), (3, 1, 2)])
+def test_values_and_all_gradients_are_mindspores_own(kind, args, options, size, mode):
+    ms.set_context(mode=mode)
+    plain, faster = plain_and_faster(kind, *args, **options)
+    batch, height, width = size
+    images = normal(batch, args[0], height, width)
+    ours, theirs = values_and_gradients(faster, images), values_and_gradients(plain, images)
+    assert len(theirs) == 3 + bool(options.get("has_bias"))
+    for name, value in theirs.items():
+        assert_equal(ours[name], value)
+
+
+@pytest.mark.parametrize("kind, args, options", EACH_KIND[2:6])
+def test_one_dynamic_graph_runs_batches_of_all_sizes(kind, args, options, graph_mode):
+    plain, faster = plain_and_faster(kind, *args, **options)
+    faster.set_inputs(Tensor(shape=[None, args[0], None, None], dtype=ms.float32))
+    for batch, height, width in [(1, 4, 5), (2, 9, 16), (1, 1, 3)]:
+        images = Tensor(normal(batch, args[0], height, width))
+        assert_equal(faster(images).asnumpy(), plain(images).asnumpy())
+
+
+def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
+    of_window, of_kernel, of_tile = (matrix.astype(np.float64) for matrix in transforms())
+    window, kernel = normal(6, 6).astype(np.float64), normal(3, 3).astype(np.float64)
+    tile = of_tile.T @ ((of_kernel @ kernel.ravel()) * (of_window @ window.ravel()))
+    for row, column in np.ndindex(4, 4):
+        expected = (window[row : row + 3, column : column + 3] * kernel).sum()
+        assert tile[4 * row + column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_winograds_points_lose_a_third_of_the_digits_that_the_usual_ones_do(monkeypatch):
+    windows, kernels = normal(64, 256, 6, 6), normal(256, 3, 3)
+    views = np.lib.stride_tricks.sliding_window_view(windows.astype(np.float64), (3, 3), (2, 3))
+    exact = np.einsum("ncyxij,cij->nyx", views, kernels).reshape(64, 16)
+
+    def error() -> float:
+        of_window, of_kernel, of_tile = transforms()
+        places = (windows.reshape(64, 256, 36) @ of_window.T) * (
+            kernels.reshape(-1, 9) @ of_kernel.T
+        )
+        return np.abs(places.sum(axis=1) @ of_tile - exact).max() / np.abs(exact).max()
+
+    assert np.prod(POINTS[1:3]) * np.prod(POINTS[3:]) == pytest.approx(1)
+    ours = error()
+    monkeypatch.setattr(convolutions.winograd, "POINTS", (0, 1, -1, 2, -2))
+    assert ours < 3e-6 and ours < error() / 3
+
+
+class Network(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
-        self.same = nn.Conv2d(3, 8, 3, pad_mode="same")
-        self.padded = nn.Conv2d(8, 6, 5, pad_mode="pad", padding=2, has_bias=True)
-        self.single = nn.Conv2d(6, 4, 1, pad_mode="valid")
+        self.first = nn.Conv2d(3, MANY, 3, pad_mode="same")
+        self.winograd = nn.Conv2d(MANY, MANY, 3, pad_mode="same")
+        self.large = nn.Conv2d(MANY, MANY, 5, pad_mode="same")
+        self.single = nn.Conv2d(MANY, 4, 1, pad_mode="valid")
         self.halving = nn.Conv2d(4, 4, 3, stride=2, pad_mode="pad", padding=1)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = ops.relu(self.padded(ops.relu(self.same(x))))
+        x = self.large(ops.relu(self.winograd(ops.relu(self.first(x)))))
         return (self.halving(self.single(x)) ** 2).sum()
 
 
-def gradients(network: nn.Cell, images: Tensor) -> list[np.ndarray]:
-    parameters = ms.ParameterTuple(network.trainable_params())
-    of = ops.GradOperation(get_all=True, get_by_list=True)(network, parameters)
-    (of_input,), of_parameters = of(images)
-    return [gradient.asnumpy() for gradient in (of_input, *of_parameters)]
+def kinds(network: nn.Cell) -> list[type]:
+    return [type(cell.conv2d) for cell in network.cells()]
 
 
-@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE])
-def test_values_and_all_gradients_stay_the_same(mode):
-    ms.set_context(mode=mode)
-    plain, network = Four(), Four()
-    ms.load_param_into_net(network, plain.parameters_dict())
-    use_cpu_convolutions(network)
-    images = Tensor(np.random.default_rng(0).normal(size=(2, 3, 11, 13)).astype(np.float32))
-    assert np.allclose(network(images).asnumpy(), plain(images).asnumpy(), rtol=1e-6)
-    for ours, theirs in zip(gradients(network, images), gradients(plain, images), strict=True):
-        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
-
-
-def test_only_larger_kernels_that_keep_the_size_change_and_no_name_of_a_parameter():
-    network = Four()
+def test_only_convolutions_that_keep_the_size_change_and_no_name_of_a_parameter():
+    network = Network()
     names = [parameter.name for parameter in network.get_parameters()]
     use_cpu_convolutions(network)
-    use_cpu_convolutions(network)  # a second training step over it changes nothing more
-    changed = [not isinstance(cell.conv2d, ops.Primitive) for cell in network.cells()]
-    assert changed == [True, True, False, False]
+    use_cpu_convolutions(network)  # a second use changes nothing more
+    changed = [TurnedConv2d, WinogradConv2d, UnfoldedConv2d, ops.Conv2D, ops.Conv2D]
+    assert kinds(network) == changed
     assert [parameter.name for parameter in network.get_parameters()] == names
 
 
 @pytest.mark.parametrize("options", [{"dilation": 2}, {"group": 2}])
-def test_dilated_and_grouped_convolutions_stay(options):
-    network = nn.SequentialCell(nn.Conv2d(4, 4, 3, pad_mode="same", **options))
+@pytest.mark.parametrize("channels", [4, MANY])
+def test_dilated_and_grouped_convolutions_stay(options, channels):
+    network = nn.SequentialCell(nn.Conv2d(channels, channels, 3, pad_mode="same", **options))
     use_cpu_convolutions(network)
-    assert isinstance(network[0].conv2d, ops.Primitive)
+    assert kinds(network) == [ops.Conv2D]
 
 
 def test_other_devices_keep_their_own_kernels(monkeypatch):
     monkeypatch.setattr(convolutions.ms, "get_context", {"device_target": "Ascend"}.get)
-    network = Four()
+    network = Network()
     use_cpu_convolutions(network)
-    assert isinstance(network.same.conv2d, ops.Primitive)
+    assert kinds(network) == [ops.Conv2D] * 5
 
 
-@pytest.mark.parametrize("level", ["O2", "O3", "auto"])
-def test_mixed_precision_trains(level):
-    ms.set_context(mode=ms.GRAPH_MODE)
-    network = ms.amp.auto_mixed_precision(Four(), level)
+@pytest.mark.parametrize("level", ["O1", "O2", "O3", "auto"])
+def test_mixed_precision_trains_without_winograd(level, graph_mode):
+    network = ms.amp.auto_mixed_precision(Network(), level)
     use_cpu_convolutions(network)
+    found = {type(cell.conv2d) for _, cell in network.cells_and_names() if hasattr(cell, "conv2d")}
+    assert WinogradConv2d not in found and UnfoldedConv2d in found
     images = Tensor(np.ones((1, 3, 8, 8), np.float32))
-    assert all(np.isfinite(gradient).all() for gradient in gradients(network, images))
+    parameters = ms.ParameterTuple(network.trainable_params())
+    for gradient in ops.GradOperation(get_by_list=True)(network, parameters)(images):
+        assert np.isfinite(gradient.asnumpy()).all()

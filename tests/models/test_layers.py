@@ -1,21 +1,8 @@
-import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from src.models import layers
-from src.models.layers import (
-    BilinearUpsample,
-    LargeConv2d,
-    bilinear_kernel,
-    conv_norm_relu,
-    large_conv_formulation,
-)
-from src.utils.errors import UserError
-
-
-def normal(*shape: int) -> Tensor:
-    return Tensor(np.random.randn(*shape).astype(np.float32))
+from src.models.layers import BilinearUpsample, bilinear_kernel, conv_norm_relu
 
 
 def test_kernel_of_factor_2_is_a_tent_of_quarters():
@@ -54,78 +41,6 @@ def test_upsampling_starts_without_mixing_classes():
 def test_frozen_upsampling_is_not_trained():
     assert BilinearUpsample(3, 2, frozen=True).trainable_params() == []
     assert len(BilinearUpsample(3, 2).trainable_params()) == 1
-
-
-def pair_of_convolutions(has_bias: bool) -> tuple[LargeConv2d, LargeConv2d]:
-    matmul = LargeConv2d(6, 5, 7, has_bias, formulation="matmul")
-    conv = LargeConv2d(6, 5, 7, has_bias, formulation="conv")
-    for ours, theirs in zip(matmul.get_parameters(), conv.get_parameters(), strict=True):
-        ours.set_data(normal(*ours.shape))
-        theirs.set_data(ours)
-    return matmul, conv
-
-
-def largest_difference(left: Tensor, right: Tensor) -> float:
-    left, right = left.asnumpy(), right.asnumpy()
-    return np.abs(left - right).max() / np.abs(right).max()
-
-
-class WeightedSum(nn.Cell):
-    def __init__(self, layer: nn.Cell, factors: Tensor) -> None:
-        super().__init__()
-        self.layer, self.factors = layer, factors
-
-    def construct(self, images: Tensor) -> Tensor:
-        return (self.layer(images) * self.factors).sum()
-
-
-def output_and_gradients(layer: LargeConv2d, images: Tensor, factors: Tensor) -> list[Tensor]:
-    loss = WeightedSum(layer, factors)
-    gradient = ops.GradOperation(get_all=True, get_by_list=True)
-    parameters = ms.ParameterTuple(layer.trainable_params())
-    (input_gradient,), parameter_gradients = gradient(loss, parameters)(images)
-    return [layer(images), input_gradient, *parameter_gradients]
-
-
-def check_equal_formulations(has_bias: bool, shape: tuple[int, ...]) -> None:
-    matmul, conv = pair_of_convolutions(has_bias)
-    images, factors = normal(*shape), normal(shape[0], 5, *shape[2:])
-    ours = output_and_gradients(matmul, images, factors)
-    theirs = output_and_gradients(conv, images, factors)
-    assert len(ours) == 3 + has_bias
-    for left, right in zip(ours, theirs, strict=True):
-        assert left.shape == right.shape
-        assert largest_difference(left, right) < 1e-5
-
-
-@pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("shape", [(2, 6, 5, 9), (1, 6, 1, 1), (3, 6, 8, 8)])
-def test_both_formulations_agree_in_values_and_gradients(has_bias, shape):
-    check_equal_formulations(has_bias, shape)
-
-
-def test_both_formulations_agree_in_graph_mode(graph_mode):
-    check_equal_formulations(True, (2, 6, 5, 9))
-
-
-def test_matmul_formulation_runs_all_sizes_on_one_dynamic_graph(graph_mode):
-    matmul, conv = pair_of_convolutions(has_bias=True)
-    matmul.set_inputs(Tensor(shape=[None, 6, None, None], dtype=ms.float32))
-    for shape in [(1, 6, 4, 5), (2, 6, 7, 7), (1, 6, 1, 9)]:
-        images = normal(*shape)
-        assert largest_difference(matmul(images), conv(images)) < 1e-5
-
-
-def test_formulation_follows_the_device_unless_it_is_given(monkeypatch):
-    assert large_conv_formulation() == "matmul"
-    monkeypatch.setattr(layers.ms, "get_context", {"device_target": "Ascend"}.get)
-    assert large_conv_formulation() == "conv"
-    assert large_conv_formulation("matmul") == "matmul"
-
-
-def test_unknown_formulation_is_refused():
-    with pytest.raises(UserError, match="'fft'.*auto, conv, matmul"):
-        LargeConv2d(3, 3, 7, formulation="fft")
 
 
 def test_block_has_a_norm_only_if_wanted():

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from src.engine.convolutions.rows import PermuteRows
+
 TILE, KERNEL = 4, 3  # sides, in pixels
 WINDOW = TILE + KERNEL - 1  # what a tile of the output sees of the input
 PLACES = WINDOW**2
@@ -62,8 +64,7 @@ class WinogradConv2d(nn.Cell):
         self.products = ops.BatchMatMul()
         self.products_of_kernel = ops.BatchMatMul(transpose_b=True)
         self.products_of_input = ops.BatchMatMul(transpose_a=True)
-        self.gather, self.range = ops.Gather(), ops.Range()
-        self.places = Tensor(np.arange(PLACES, dtype=np.int32))
+        self.permute = PermuteRows()
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         n, _, height, width = x.shape
@@ -76,7 +77,9 @@ class WinogradConv2d(nn.Cell):
         places = self._places(self.tiles, self.of_tile, dout)
         of_kernels = self.products_of_kernel(places, self._places(self.windows, self.of_window, x))
         of_weight = self.by_column(of_kernels.reshape(PLACES, -1), self.to_kernel)
-        places = self.products_of_input(self._kernels(weight), places)
+        # Transformed anew: the compiler would keep the forward pass's, four times the weights
+        kernels = self._kernels(ops.depend(weight, dout))
+        places = self.products_of_input(kernels, places)
         of_x = self._maps(self.from_windows, self.of_window, places, x.shape)
         return of_x, of_weight.reshape(weight.shape)
 
@@ -89,11 +92,7 @@ class WinogradConv2d(nn.Cell):
         """36×C×(N·tiles) of N×C×H×W maps."""
         n, channels, height, width = maps.shape
         places = transform(maps.reshape(n * channels, 1, height, width), kernel)
-        # By rows of tiles, since Transpose takes up to seven times as long
-        places = places.reshape(n * channels * PLACES, -1)
-        order = self.range(0, n * channels, 1).reshape(1, n, channels).transpose(0, 2, 1) * PLACES
-        order = (self.places.reshape(PLACES, 1, 1) + order).reshape(-1)
-        return self.gather(places, order, 0).reshape(PLACES, channels, -1)
+        return self.permute(places, (n, channels, PLACES), (2, 1, 0)).reshape(PLACES, channels, -1)
 
     def _maps(
         self, transform: ops.Primitive, kernel: Tensor, places: Tensor, shape: tuple[int, ...]
@@ -101,8 +100,6 @@ class WinogradConv2d(nn.Cell):
         """Maps of the shape N×C×H×W of 36×C×(N·tiles)."""
         n, channels, height, width = shape
         down, across = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
-        places = places.reshape(PLACES * channels * n, down * across)
-        order = self.range(0, channels * n, 1).reshape(channels, n, 1).transpose(1, 0, 2)
-        order = (order + self.places * (channels * n)).reshape(-1)
-        places = self.gather(places, order, 0).reshape(n * channels, PLACES, down, across)
+        places = self.permute(places, (PLACES, channels, n), (2, 1, 0))
+        places = places.reshape(n * channels, PLACES, down, across)
         return transform(places, kernel, (n * channels, 1, height, width)).reshape(shape)
