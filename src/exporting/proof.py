@@ -49,7 +49,7 @@ class Proof:
     ) -> None:
         self._raw = specification.normalize
         self._normalization = normalization
-        self._run = mindspore_runner(Deployment(network), (None, 3, None, None))
+        self._run = _dynamic(network)
         self.multiple = 1
         first = self._cases(specification.size or _EVEN, specification.batch_size or 1)
         second_batch = specification.batch_size or 2
@@ -60,6 +60,7 @@ class Proof:
                 second = self._cases(_ODD, second_batch)
             except UserError:
                 self.multiple = MULTIPLE
+                self._run = _dynamic(network)  # a graph that failed once fails ever after
                 second = self._cases(_EVEN[::-1], second_batch)
                 log.warning(
                     "this network runs at multiples of %d only (its backbone rounds sizes down): "
@@ -153,6 +154,10 @@ def mindspore_runner(cell: nn.Cell, shape: tuple[int | None, ...]) -> Runner:
     """Runs a cell on arrays; compiled once for all that fit `shape`."""
     cell.set_inputs(Tensor(shape=list(shape), dtype=ms.float32))
     return lambda images: cell(Tensor(images)).asnumpy()
+
+
+def _dynamic(network: nn.Cell) -> Runner:
+    return mindspore_runner(Deployment(network), (None, 3, None, None))
 
 
 def _scene(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
