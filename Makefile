@@ -49,10 +49,10 @@ bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS
 	$(RUN) src.benchmark $(ARGS)
 
 test: $(STAMP)  ## All tests, under ten minutes on two cores
-	$(RUN) pytest -n 2 $(ARGS)
+	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
 
 test-quick: $(STAMP)  ## The tests that need no training run, under two minutes
-	$(RUN) pytest -n 2 -m "not slow" $(ARGS)
+	$(RUN) pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 MINUTES ?= 20
 

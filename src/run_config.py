@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CHOICES = ("dataset", "model", "model/backbone", "device", "inference")
 GROUPS = ("dataset", "model", "device", "inference", "metrics")  # metrics: of eval alone
 DEFAULT_EXPERIMENTS_DIR = "experiments"
+RETIRED = ("model.backbone.formulation",)  # keys of earlier runs: the device settles it now
 
 
 def with_choices_of_run(arguments: list[str]) -> list[str]:
@@ -71,7 +72,7 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
     run = run_directory_of(Path(str(cfg.ckpt_path)))
     if run is None:
         return
-    resolved = OmegaConf.load(run / RESOLVED_CONFIG)
+    resolved = _resolved_of(run)
     choices = _choices_of(run)
     parsed = OverridesParser.create().parse_overrides(overrides)
     replaced = {
@@ -136,7 +137,7 @@ class ResumedRun:
         """Puts the run's resolved values under the overrides of this command line."""
         if not (self.path / RESOLVED_CONFIG).exists():
             return  # killed before it was written: what was composed is what there is
-        resolved = OmegaConf.to_container(OmegaConf.load(self.path / RESOLVED_CONFIG))
+        resolved = OmegaConf.to_container(_resolved_of(self.path))
         old, new = resolved["output_dir"], cfg.output_dir
         parsed = OverridesParser.create().parse_overrides(self.overrides)
         choices = self._choices()
@@ -238,6 +239,16 @@ def _choices_of(run: Path) -> DictConfig:
         raise UserError(
             f"{file}: cannot be read ({str(error).splitlines()[0]}); copy a run with its .hydra"
         ) from error
+
+
+def _resolved_of(run: Path) -> DictConfig:
+    """The resolved config of a run, without keys that have gone since."""
+    resolved = OmegaConf.load(run / RESOLVED_CONFIG)
+    for key in RETIRED:
+        parent, _, name = key.rpartition(".")
+        if OmegaConf.is_dict(node := OmegaConf.select(resolved, parent)):
+            node.pop(name, None)
+    return resolved
 
 
 def _key(override: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from src.run_config import with_choices_of_run
+from src.run_config import apply_run, with_choices_of_run
 from src.utils.errors import UserError
 
 
@@ -39,3 +39,12 @@ def test_a_run_copied_without_its_hydra_folder_is_named(checkpoint, content):
         file.write_text(content)
     with pytest.raises(UserError, match="hydra.yaml: cannot be read"):
         with_choices_of_run([f"ckpt_path='{checkpoint}'"])
+
+
+def test_keys_that_have_gone_since_are_left_out_of_a_runs_config(checkpoint):
+    backbone = {"depth": 16, "formulation": "auto"}
+    earlier = OmegaConf.create({"model": {"stride": 8, "backbone": backbone}})
+    OmegaConf.save(earlier, checkpoint.parents[1] / "config.resolved.yaml")
+    cfg = OmegaConf.create({"ckpt_path": str(checkpoint), "model": {}})
+    apply_run(cfg, [])
+    assert cfg.model == {"stride": 8, "backbone": {"depth": 16}}

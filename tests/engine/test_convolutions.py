@@ -13,6 +13,7 @@ from src.engine.convolutions import (
     WinogradConv2d,
     use_cpu_convolutions,
 )
+from src.engine.convolutions.rows import PermuteRows
 from src.engine.convolutions.winograd import POINTS, transforms
 
 MODES = [ms.PYNATIVE_MODE, ms.GRAPH_MODE]
@@ -100,6 +101,12 @@ def test_one_dynamic_graph_runs_batches_of_all_sizes(kind, args, options, graph_
     for batch, height, width in [(1, 4, 5), (2, 9, 16), (1, 1, 3)]:
         images = Tensor(normal(batch, args[0], height, width))
         assert_equal(faster(images).asnumpy(), plain(images).asnumpy())
+
+
+def test_rows_are_permuted_as_transpose_would():
+    x = normal(2, 3, 4, 5)
+    rows = PermuteRows()(Tensor(x), (2, 3, 4), (2, 0, 1))
+    assert rows.asnumpy().tolist() == x.transpose(2, 0, 1, 3).reshape(-1, 5).tolist()
 
 
 def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
