@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 CHOICES = ("dataset", "model", "model/backbone", "device", "inference")
 GROUPS = ("dataset", "model", "device", "inference", "metrics")  # metrics: of eval alone
 DEFAULT_EXPERIMENTS_DIR = "experiments"
-RETIRED = ("model.backbone.formulation",)  # keys of earlier runs: the device settles it now
+RETIRED = ("model.backbone.formulation",)  # of our VGG in earlier runs: the device settles it now
 
 
 def with_choices_of_run(arguments: list[str]) -> list[str]:
@@ -120,7 +120,7 @@ class ResumedRun:
 
     def arguments(self, arguments: list[str]) -> list[str]:
         """The command line, completed by the overrides the run was started and resumed with."""
-        anew = {"output_dir", "resume", *map(_key, self.overrides)}
+        anew = {"output_dir", "resume", *RETIRED, *map(_key, self.overrides)}
         replaced = {_group(o) for o in self.overrides if _key(o) in self._choices()}
         earlier = [
             override
@@ -246,7 +246,8 @@ def _resolved_of(run: Path) -> DictConfig:
     resolved = OmegaConf.load(run / RESOLVED_CONFIG)
     for key in RETIRED:
         parent, _, name = key.rpartition(".")
-        if OmegaConf.is_dict(node := OmegaConf.select(resolved, parent)):
+        node = OmegaConf.select(resolved, parent)
+        if OmegaConf.is_dict(node) and node.get("_target_") == "src.models.vgg.VGG":
             node.pop(name, None)
     return resolved
 

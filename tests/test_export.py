@@ -141,6 +141,14 @@ def test_with_normalisation_and_argmax_inside_rgb_pixels_give_the_class_ids_of_p
     assert "RGB, 0 to 255" in metadata["input"]
 
 
+def test_a_network_that_predicted_before_is_exported_with_its_own_convolutions(tmp_path):
+    network = trained(FCN(VGG(11, True, 512, width=1 / 4), 3))
+    images = np.random.default_rng(1).normal(size=(1, 3, 64, 96)).astype(np.float32)
+    expected = Segmenter(network, IMAGENET_RGB).class_ids(images)
+    export(network, tmp_path / "net.onnx", argmax=True)
+    assert (run(tmp_path / "net.onnx", images) == expected).mean() > 0.999
+
+
 def test_a_file_says_what_a_user_of_it_must_know(tmp_path):
     def rebuild(path):
         fresh = vgg(seed=5)

@@ -62,7 +62,10 @@ def _names(only: Any) -> list[str]:
 
 
 def _add_share(measured: dict[str, Any], found: dict[str, Any], training: bool) -> None:
-    """The share of the SGEMM rate that convolutions alone make of the time."""
+    """The share of the SGEMM rate that convolutions make of the time, each counted as plain sums.
+
+    Those after Winograd take a quarter of the multiplications, so it may exceed one.
+    """
     macs = found["model"]["macs"]
     if training:  # the gradients of the weights and, but for the first layer, of the input
         macs = 3 * macs - found["model"]["first_macs"]

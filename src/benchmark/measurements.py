@@ -35,7 +35,7 @@ def model(cfg: DictConfig) -> Measured:
 
 
 def sgemm(cfg: DictConfig) -> Measured:
-    """The rate of plain float32 matrix products: no step can be faster."""
+    """The rate of plain float32 matrix products, which plain convolutions cannot exceed."""
     result = _alone(Contender(f"{HERE}.networks.sgemm"), cfg, cfg.steps)
     return {"gflops": result.facts["operations"] / min(result.seconds) / 1e9}
 

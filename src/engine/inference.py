@@ -37,6 +37,7 @@ class _Head(nn.Cell):
 
     def __init__(self, network: nn.Cell, output: str) -> None:
         super().__init__(auto_prefix=False)
+        use_cpu_convolutions(network)  # not before: its precision must be settled
         self.network = network
         self.output = output
         self.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))
@@ -82,7 +83,6 @@ class Segmenter:
             raise UserError(f"inference.overlap={overlap}: expected 0 to below 1")
         if not scales or min(scales) <= 0:
             raise UserError(f"inference.scales={list(scales)}: expected positive factors")
-        use_cpu_convolutions(network)
         self.network = network
         self.normalization = normalization
         self.window = None if window is None else tuple(window)

@@ -10,6 +10,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn
 
+from src.engine.convolutions import use_own_convolutions
 from src.exporting.deployment import Deployment
 from src.exporting.proof import Proof, Runner, mindspore_runner
 from src.exporting.specification import Specification
@@ -60,6 +61,7 @@ class Exporter:
         metadata: dict[str, Any],
         rebuild: Callable[[Path], nn.Cell],
     ) -> None:
+        use_own_convolutions(network)
         self._network = network
         self._inside = normalization if specification.normalize else None
         self._specification = specification

@@ -242,6 +242,12 @@ def _slice(
     return b.add("Slice", x, b.sizes(starts), b.sizes(ends), b.sizes(tuple(rank)), b.sizes(strides))
 
 
+def _part(b: _Builder, node: Node, x: str, begin: Any, size: Any) -> str:
+    if any(begin) or (not isinstance(size, _Shape) and -1 in size):
+        raise _untranslated("Slice with a begin other than 0 or a size of -1")
+    return b.add("Slice", x, b.sizes(begin), b.sizes(size))
+
+
 def _item(b: _Builder, node: Node, values: Any, index: int) -> Any:
     if isinstance(values, _Shape):
         return b.add("Shape", values.of, start=index, end=index + 1)
@@ -284,9 +290,7 @@ _TRANSLATIONS: dict[str, Callable[..., Any]] = {
     "ReLU6": lambda b, node, x: b.add("Clip", x, b.tensor(0.0), b.tensor(6.0)),
     "Reshape": lambda b, node, x, size: b.add("Reshape", x, b.sizes(size)),
     "Shape": lambda b, node, x: _Shape(x),
-    "Slice": lambda b, node, x, begin, size: b.add(
-        "Slice", x, b.sizes(begin), b.add("Add", b.sizes(begin), b.sizes(size))
-    ),
+    "Slice": _part,
     "StridedSlice": _slice,
     "Transpose": lambda b, node, x, axes: b.add("Transpose", x, perm=axes),
     "TupleGetItem": _item,

@@ -12,18 +12,25 @@ from src.engine.convolutions import (
     UnfoldedConv2d,
     WinogradConv2d,
     use_cpu_convolutions,
+    use_own_convolutions,
 )
 from src.engine.convolutions.rows import PermuteRows
 from src.engine.convolutions.winograd import POINTS, transforms
+from src.engine.inference import Segmenter
+from src.utils.normalization import IMAGENET_RGB
 
 MODES = [ms.PYNATIVE_MODE, ms.GRAPH_MODE]
 
 
-@pytest.fixture
-def graph_mode():
-    ms.set_context(mode=ms.GRAPH_MODE)
+@pytest.fixture(autouse=True)
+def pynative():
     yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def graph_mode(pynative):
+    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 class Loss(nn.Cell):
@@ -94,7 +101,7 @@ def test_values_and_all_gradients_are_mindspores_own(kind, args, options, size, 
         assert_equal(ours[name], value)
 
 
-@pytest.mark.parametrize("kind, args, options", EACH_KIND[2:6])
+@pytest.mark.parametrize("kind, args, options", EACH_KIND)
 def test_one_dynamic_graph_runs_batches_of_all_sizes(kind, args, options, graph_mode):
     plain, faster = plain_and_faster(kind, *args, **options)
     faster.set_inputs(Tensor(shape=[None, args[0], None, None], dtype=ms.float32))
@@ -118,22 +125,23 @@ def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
         assert tile[4 * row + column] == pytest.approx(expected, abs=1e-5)
 
 
-def test_winograds_points_lose_a_third_of_the_digits_that_the_usual_ones_do(monkeypatch):
+def test_winograds_points_err_less_than_half_of_what_the_usual_ones_do(monkeypatch):
     windows, kernels = normal(64, 256, 6, 6), normal(256, 3, 3)
     views = np.lib.stride_tricks.sliding_window_view(windows.astype(np.float64), (3, 3), (2, 3))
     exact = np.einsum("ncyxij,cij->nyx", views, kernels).reshape(64, 16)
 
     def error() -> float:
+        """Root mean square, as a share of the values'."""
         of_window, of_kernel, of_tile = transforms()
         places = (windows.reshape(64, 256, 36) @ of_window.T) * (
             kernels.reshape(-1, 9) @ of_kernel.T
         )
-        return np.abs(places.sum(axis=1) @ of_tile - exact).max() / np.abs(exact).max()
+        return np.std(places.sum(axis=1) @ of_tile - exact) / np.std(exact)
 
     assert np.prod(POINTS[1:3]) * np.prod(POINTS[3:]) == pytest.approx(1)
     ours = error()
     monkeypatch.setattr(convolutions.winograd, "POINTS", (0, 1, -1, 2, -2))
-    assert ours < 3e-6 and ours < error() / 3
+    assert ours < 2e-6 and ours < error() / 2
 
 
 class Network(nn.Cell):
@@ -179,13 +187,38 @@ def test_other_devices_keep_their_own_kernels(monkeypatch):
     assert kinds(network) == [ops.Conv2D] * 5
 
 
-@pytest.mark.parametrize("level", ["O1", "O2", "O3", "auto"])
-def test_mixed_precision_trains_without_winograd(level, graph_mode):
-    network = ms.amp.auto_mixed_precision(Network(), level)
+@pytest.mark.parametrize("level", ["O2", "O3", "auto"])
+@pytest.mark.parametrize("mode", MODES, ids=["pynative", "graph"])
+def test_mixed_precision_has_no_winograd_and_the_gradients_it_had(level, mode):
+    ms.set_context(mode=mode)
+    plain, network = Network(), Network()
+    ms.load_param_into_net(network, plain.parameters_dict())
+    plain, mixed = (ms.amp.auto_mixed_precision(n, level) for n in (plain, network))
     use_cpu_convolutions(network)
-    found = {type(cell.conv2d) for _, cell in network.cells_and_names() if hasattr(cell, "conv2d")}
-    assert WinogradConv2d not in found and UnfoldedConv2d in found
-    images = Tensor(np.ones((1, 3, 8, 8), np.float32))
-    parameters = ms.ParameterTuple(network.trainable_params())
-    for gradient in ops.GradOperation(get_by_list=True)(network, parameters)(images):
-        assert np.isfinite(gradient.asnumpy()).all()
+    assert WinogradConv2d not in kinds(network) and UnfoldedConv2d in kinds(network)
+    images = Tensor(16 * normal(1, 3, 8, 8))  # far from where half precision ends
+
+    def gradients(of: nn.Cell) -> list[np.ndarray]:
+        parameters = ms.ParameterTuple(of.trainable_params())
+        return [g.asnumpy() for g in ops.GradOperation(get_by_list=True)(of, parameters)(images)]
+
+    for ours, theirs in zip(gradients(mixed), gradients(plain), strict=True):
+        assert np.abs(ours - theirs).max() <= 0.05 * np.abs(theirs).max()
+
+
+def test_precision_may_be_settled_after_a_segmenter_is_made(graph_mode):
+    network = Network()
+    Segmenter(network, IMAGENET_RGB)
+    ms.amp.auto_mixed_precision(network, "auto")
+    use_cpu_convolutions(network)
+    assert WinogradConv2d not in kinds(network)
+
+
+def test_a_network_gets_its_own_convolutions_back():
+    network = Network()
+    images = Tensor(normal(1, 3, 8, 8))
+    before = network(images).asnumpy().tolist()
+    use_cpu_convolutions(network)
+    use_own_convolutions(network)
+    assert kinds(network) == [ops.Conv2D] * 5
+    assert network(images).asnumpy().tolist() == before

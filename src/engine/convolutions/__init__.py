@@ -16,24 +16,38 @@ MANY_CHANNELS = 128
 def use_cpu_convolutions(network: nn.Cell) -> None:
     """Gives the convolutions of a network that can have it a faster way to compute.
 
-    Between many channels, kernels of 3×3 become a `WinogradConv2d` and larger ones an
-    `UnfoldedConv2d`. The others keep oneDNN's way forward and get another gradient of their input,
-    see `TurnedConv2d`. Elsewhere than on the CPU it does nothing.
+    Between many channels, kernels of 3×3 become a `WinogradConv2d` and those of more than nine
+    places an `UnfoldedConv2d`. The others keep oneDNN's way forward and get another gradient of
+    their input, see `TurnedConv2d`. Precision must be settled before, and the network must be given
+    its own convolutions back before it is exported. Elsewhere than on the CPU nothing is changed.
     """
     if ms.get_context("device_target") != "CPU":
         return
-    single = getattr(network, "_amp_level", "") in ("", "O0")  # "auto" flags no cell
+    cells = [cell for _, cell in network.cells_and_names()]
+    single = all(getattr(cell, "_amp_level", "") in ("", "O0") for cell in cells)
     made: dict[tuple, nn.Cell | None] = {}  # each takes memory when compiled
-    for _, cell in network.cells_and_names():
+    for cell in cells:
         if not isinstance(cell, nn.Conv2d) or not _keeps_size(cell):
             continue
         half = any(cell.get_flags().get(kind) for kind in ("fp16", "bf16"))
         key = (cell.in_channels, cell.out_channels, cell.kernel_size, half)
         if key not in made:
-            made[key] = _faster(cell, single=single and not half, half=half)
+            made[key] = _faster(cell, single and not half, half)
         if made[key] is not None:
-            del cell.conv2d
-            cell.conv2d = made[key]
+            cell.own_conv2d = cell.conv2d
+            _replace(cell, made[key])
+
+
+def use_own_convolutions(network: nn.Cell) -> None:
+    """Takes `use_cpu_convolutions` back, for files that other devices run."""
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "own_conv2d"):
+            _replace(cell, cell.own_conv2d)
+
+
+def _replace(cell: nn.Conv2d, conv2d: nn.Cell | ops.Primitive) -> None:
+    del cell.conv2d  # a cell does not become a primitive, nor the reverse
+    cell.conv2d = conv2d
 
 
 def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:

@@ -9,14 +9,15 @@ from src.engine.convolutions.rows import PermuteRows
 
 
 class UnfoldedConv2d(nn.Cell):
-    """Convolves N×C×H×W maps with an O×C×k×k kernel, k odd, at stride 1, keeping the size.
+    """Convolves N×C×H×W maps with an O×C×k×l kernel, k and l odd, at stride 1, keeping the size.
 
     The kernel is multiplied by all windows of the batch at once. oneDNN multiplies image by image,
-    which takes up to five times as long for small maps, and computes the weight gradient of VGG's
-    conv6 by a reference kernel: a training step of FCN-8s takes a tenth of the time like this.
+    which takes up to five times as long for the small maps that VGG's conv6 sees, and computes
+    conv6's weight gradient by a reference kernel: a training step of FCN-8s takes a tenth of the
+    time like this. The windows take k·l times the memory of the maps.
 
     Args:
-        kernel_size: (k, k).
+        kernel_size: (k, l).
     """
 
     def __init__(self, kernel_size: tuple[int, int]) -> None:
@@ -52,8 +53,8 @@ class UnfoldedConv2d(nn.Cell):
         return of_x, of_weight.reshape(weight.shape).astype(weight.dtype)
 
     def _windows(self, x: Tensor) -> Tensor:
-        """(C·k·k)×(N·H·W)."""
+        """(C·k·l)×(N·H·W)."""
         n, channels = x.shape[:2]
         places = channels * math.prod(self.kernel_size)
-        windows = ops.unfold(x, self.kernel_size, 1, self.margin, 1)  # N×(C·k·k)×(H·W)
+        windows = ops.unfold(x, self.kernel_size, 1, self.margin, 1)  # N×(C·k·l)×(H·W)
         return self.permute(windows, (n, places), (1, 0)).reshape(places, -1)
