@@ -74,10 +74,12 @@ class WinogradConv2d(nn.Cell):
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         places = self._places(self.tiles, self.of_tile, dout)
-        of_kernels = self.products_of_kernel(places, self._places(self.windows, self.of_window, x))
-        of_weight = self.by_column(of_kernels.reshape(PLACES, -1), self.to_kernel)
-        # Transformed anew: the compiler would keep the forward pass's, four times the weights
+        # Windows and kernels are transformed anew: the compiler would keep those of the forward
+        # pass, twice as large as the maps and four times as large as the weights
+        windows = self._places(self.windows, self.of_window, ops.depend(x, dout))
         kernels = self._kernels(ops.depend(weight, dout))
+        of_kernels = self.products_of_kernel(places, windows)
+        of_weight = self.by_column(of_kernels.reshape(PLACES, -1), self.to_kernel)
         places = self.products_of_input(kernels, places)
         of_x = self._maps(self.from_windows, self.of_window, places, x.shape)
         return of_x, of_weight.reshape(weight.shape)
