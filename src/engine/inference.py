@@ -58,7 +58,8 @@ class Segmenter:
     run through the network, and the result is cut back to the image's size.
 
     Args:
-        network: Images N×3×H×W float32 → logits N×C×H×W.
+        network: Images N×3×H×W float32 → logits N×C×H×W. The first image changes its convolutions
+            (`use_cpu_convolutions`).
         normalization: What the network's weights expect.
         window: (H, W) of a sliding window in pixels; None runs the whole image at once.
         overlap: Share of a window that the next one covers again.

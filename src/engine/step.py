@@ -34,7 +34,7 @@ class TrainStep(nn.Cell):
     are averaged.
 
     Args:
-        network: Images → logits N×C×H×W.
+        network: Images → logits N×C×H×W. Its convolutions are changed (`use_cpu_convolutions`).
         loss: See `src.losses`; `parts` and `divisor` let a batch be worked off in parts.
         optimizer: A MindSpore optimizer over the network's trainable parameters.
         accumulate: Parts that a batch is worked off in.
