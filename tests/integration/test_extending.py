@@ -48,19 +48,19 @@ def extended(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_all_six_together_train_and_evaluate(workshop, extended):
-    workshop = type(workshop)(extended, project=extended)
-    chosen = " ".join(OVERRIDES).replace("DIR", "city").split()
-    workshop.run(
-        "train", *chosen, "dataset.crop_size=[64,64]", "dataset.batch_size=2",
-        "trainer.max_epochs=1", "output_dir=run",
-    )  # fmt: skip
-    run = extended / "run"
-    metrics = (run / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"train/weight_norm", "val/foreground_iou"} <= set(metrics)
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["status"] == "completed" and "val/foreground_iou" in summary["best"]
-    during = json.loads((run / "eval.json").read_text())
-    assert list(during["per_class"])[-1] == "bicycle"
-    workshop.run("eval", f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}", "output_dir=again")
-    again = json.loads((extended / "again" / "eval.json").read_text())
-    assert again["foreground_iou"] == during["foreground_iou"]
+    with type(workshop)(extended, project=extended) as workshop:
+        chosen = " ".join(OVERRIDES).replace("DIR", "city").split()
+        workshop.run(
+            "train", *chosen, "dataset.crop_size=[64,64]", "dataset.batch_size=2",
+            "trainer.max_epochs=1", "output_dir=run",
+        )  # fmt: skip
+        run = extended / "run"
+        metrics = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"train/weight_norm", "val/foreground_iou"} <= set(metrics)
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["status"] == "completed" and "val/foreground_iou" in summary["best"]
+        during = json.loads((run / "eval.json").read_text())
+        assert list(during["per_class"])[-1] == "bicycle"
+        workshop.run("eval", f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}", "output_dir=again")
+        again = json.loads((extended / "again" / "eval.json").read_text())
+        assert again["foreground_iou"] == during["foreground_iou"]

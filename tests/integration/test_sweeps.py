@@ -55,11 +55,10 @@ def summary(job: Path) -> dict:
 
 
 def begin(workshop, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(workshop.project), "COLUMNS": "160"}
     return subprocess.Popen(
         [sys.executable, "-m", "src.train", *arguments],
         cwd=workshop.path,
-        env=environment,
+        env=workshop.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )
