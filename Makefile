@@ -51,7 +51,7 @@ bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS
 test: $(STAMP)  ## All tests, about eleven minutes on two cores
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
 
-test-quick: $(STAMP)  ## The tests that need no training run
+test-quick: $(STAMP)  ## The tests that take less than seconds each, about two minutes
 	$(RUN) pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 MINUTES ?= 20

@@ -1,5 +1,6 @@
 """Every YAML composes, passes the check and gives the objects it names."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,14 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+@functools.cache
+def primary(name: str):
+    return compose_config(name, [])
+
+
 def compose(*overrides: str, name: str = "train"):
     cfg = compose_config(name, list(overrides))
-    check(cfg, compose_config(name, []))
+    check(cfg, primary(name))
     return cfg
 
 
@@ -69,6 +75,7 @@ def test_every_dataset_gives_its_module_without_touching_data(dataset, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", options("model/backbone"))
 def test_every_backbone_gives_a_network_of_the_datasets_classes(backbone):
     ms.set_context(mode=ms.PYNATIVE_MODE)

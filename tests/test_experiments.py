@@ -37,6 +37,7 @@ def built(cfg, tmp_path):
     return trainer, network, schedule, build.optimizer(cfg, network, schedule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_recipe_gives_its_objects(experiment, tmp_path):
     cfg = compose(experiment)

@@ -20,6 +20,8 @@ from src.models.vgg import VGG
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("sky", "ground", "disc")
 ABOUT = {"class_names": CLASSES, "ignore_index": 255, "stride": 8}
 
@@ -83,9 +85,6 @@ def stored_metadata(path):
         return file.metadata()
 
 
-SLOW_MINDIR = pytest.param("mindir", marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("make", "suffix"),
     [
@@ -93,8 +92,8 @@ SLOW_MINDIR = pytest.param("mindir", marks=pytest.mark.slow)
         (vgg, "onnx"),
         (paper, "onnx"),
         (lambda: vgg(32), "onnx"),
-        pytest.param(paper, "mindir", marks=pytest.mark.slow),
-        pytest.param(lambda: vgg(16), "onnx", marks=pytest.mark.slow),
+        (paper, "mindir"),
+        (lambda: vgg(16), "onnx"),
     ],
 )
 def test_a_file_takes_any_height_width_and_number_of_images(tmp_path, make, suffix):
@@ -109,7 +108,7 @@ def test_a_file_takes_any_height_width_and_number_of_images(tmp_path, make, suff
     )
 
 
-@pytest.mark.parametrize("suffix", [SLOW_MINDIR, "onnx"])
+@pytest.mark.parametrize("suffix", ["mindir", "onnx"])
 def test_a_fixed_size_is_the_only_one_taken(tmp_path, suffix):
     network = vgg(16)
     metadata, _ = export(network, tmp_path / f"net.{suffix}", size=(40, 75), batch_size=1)
@@ -244,7 +243,6 @@ def test_weights_alone_take_no_options():
             Specification("safetensors", **option)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [

@@ -26,6 +26,7 @@ def test_without_warm_up_the_second_run_is_the_first_that_is_timed():
     assert (results["it"].first_seconds, results["it"].seconds) == (1, [2, 3])
 
 
+@pytest.mark.slow
 def test_one_that_waits_for_its_turn_takes_no_processor_time():
     spinning = {name: Contender("made_work.spinning") for name in ("one", "other")}
     results = race(spinning, CFG, rounds=2)

@@ -106,6 +106,7 @@ def test_training_takes_all_of_sbd_but_vocs_val(roots, split):
     assert read_label(files["s3"][1]).tolist() == [[7, 7, 7], [7, 7, 7]]
 
 
+@pytest.mark.slow
 def test_lists_of_the_published_sizes_give_10582(tmp_path, caplog):
     # Of SBD's 8498 + 2857 images, 6820 + 2298 are in neither of VOC's lists
     fresh = (f"{i:06}" for i in range(20_000))

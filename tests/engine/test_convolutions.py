@@ -87,6 +87,7 @@ EACH_KIND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=["pynative", "graph"])
 @pytest.mark.parametrize("kind, args, options", EACH_KIND)
 @pytest.mark.parametrize("size", [(2, 8, 12), (1, 7, 5), (3, 1, 2)])
@@ -101,6 +102,7 @@ def test_values_and_all_gradients_are_mindspores_own(kind, args, options, size, 
         assert_equal(ours[name], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, args, options", EACH_KIND)
 def test_one_dynamic_graph_runs_batches_of_all_sizes(kind, args, options, graph_mode):
     plain, faster = plain_and_faster(kind, *args, **options)
@@ -187,6 +189,7 @@ def test_other_devices_keep_their_own_kernels(monkeypatch):
     assert kinds(network) == [ops.Conv2D] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["O2", "O3", "auto"])
 @pytest.mark.parametrize("mode", MODES, ids=["pynative", "graph"])
 def test_mixed_precision_has_no_winograd_and_the_gradients_it_had(level, mode):

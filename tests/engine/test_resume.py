@@ -27,6 +27,8 @@ from src.engine.trainer import Trainer
 from src.losses import CrossEntropy
 from src.utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SIZE, STEPS, EPOCHS = 10, 4, 3  # samples, steps an epoch (of 2 images: two are left over), epochs
 SCALER = lambda: ms.amp.DynamicLossScaler(1024, 2, 3)  # noqa: E731
 

@@ -30,6 +30,8 @@ from src.metrics import ConfusionMatrix
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
+pytestmark = pytest.mark.slow
+
 PLAIN = Normalization("rgb", (128, 128, 128), (64, 64, 64))
 
 
