@@ -9,10 +9,14 @@ from src.utils.console import console, percent
 
 RIVALS = {
     "pytorch": "PyTorch",
-    "pytorch_keeping": "… kept",  # below PyTorch's own row, explained by the caption
+    "pytorch_keeping": "… kept",  # below PyTorch's own row
     "tutorial": "tutorial",
     "bare": "Model.train",
     "two_workers": "2 workers",
+}
+NOTES = {
+    "pytorch_keeping": "kept: with a malloc that keeps freed memory, as MindSpore's pool does",
+    "bare": "Model.train: the ratio is with equal time in the step itself, which is the same",
 }
 LAYOUTS = {"contiguous": "NCHW", "channels_last": "NHWC"}
 
@@ -47,8 +51,8 @@ def _times_table(timed: dict[str, Any], found: dict[str, Any], cfg: DictConfig) 
     if "sgemm" in found:
         title += f"; matrix products {found['sgemm']['gflops']:.0f} GFLOP/s"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    if any("pytorch_keeping" in row for row in timed.values()):
-        table.caption = "kept: with a malloc that keeps freed memory, as MindSpore's pool does"
+    rivals = {rival for row in timed.values() for rival in row}
+    table.caption = "\n".join(note for rival, note in NOTES.items() if rival in rivals) or None
     for column in ("what", "by", "median", "spread", "first", "images/s",
                    "ours / theirs", "peak MB", "of SGEMM"):  # fmt: skip
         left = column in ("what", "by")
