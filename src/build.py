@@ -22,6 +22,7 @@ from src.data.tally import report_table
 from src.engine.batch_norm import synchronize_batch_norm
 from src.engine.evaluator import Evaluator
 from src.engine.inference import Segmenter
+from src.engine.precision import set_precision
 from src.engine.rundir import RESOLVED_CONFIG, run_directory_of
 from src.engine.trainer import Trainer
 from src.losses import WithAuxiliary
@@ -102,7 +103,7 @@ def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
     _settle_normalization(cfg, data, report.normalization or _normalization_of_run(path))
-    ms.amp.auto_mixed_precision(net, cfg.device.amp_level)  # as validation had it in training
+    set_precision(net, cfg.device.amp_level)  # as validation had it in training
     net.set_train(False)
     return net
 

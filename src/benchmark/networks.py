@@ -12,6 +12,7 @@ from src import build
 from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
 from src.engine.inference import Segmenter
+from src.engine.precision import set_precision
 from src.engine.step import TrainStep
 from src.utils.normalization import IMAGENET_RGB
 
@@ -22,7 +23,7 @@ def train_step(cfg: DictConfig) -> Work:
     """Forward, backward and update of the configured network, in the configured mode."""
     build.setup(cfg)
     network = build.bare_network(cfg)
-    ms.amp.auto_mixed_precision(network, cfg.device.amp_level)
+    set_precision(network, cfg.device.amp_level)
     step = TrainStep(network, build.loss(cfg), build.optimizer(cfg, network, RATE))
     step.set_train()
     return step_work(step, network, *random_batch(cfg))

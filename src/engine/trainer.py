@@ -20,6 +20,7 @@ from src.engine.dropout import make_dropout_repeatable
 from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.inference import Segmenter
 from src.engine.loggers import Logger
+from src.engine.precision import set_precision
 from src.engine.prediction import write_predictions
 from src.engine.state import FitState
 from src.engine.step import TrainStep
@@ -164,7 +165,7 @@ class Trainer:
             self._rate = learning_rate
         # Each rank drops other values
         make_dropout_repeatable(network, (ms.get_seed() or 0) + self.ranks.rank * 2**31)
-        ms.amp.auto_mixed_precision(network, self.amp_level)
+        set_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
         average = None if self.ema_decay is None else WeightAverage(network, self.ema_decay)
         self.step = TrainStep(

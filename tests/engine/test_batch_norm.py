@@ -2,9 +2,11 @@
 
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import Tensor, nn
 
 from src.engine.batch_norm import synchronize_batch_norm
+from src.engine.precision import set_precision
 
 
 class Block(nn.Cell):
@@ -33,3 +35,18 @@ def test_norms_are_replaced_and_keep_their_parameters_names_and_constants():
     assert sorted(p.name for p in network.get_parameters()) == sorted(names)
     assert {name: id(p) for name, p in network.parameters_and_names()} == ids
     assert np.array_equal(network(images).asnumpy(), before)
+
+
+@pytest.mark.parametrize("level", ["O2", "O3", "auto"])
+def test_half_precision_leaves_them_in_single_precision(level):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = Block().set_train(False)
+    synchronize_batch_norm(network)
+    set_precision(network, level)
+    types = {}
+    for name, cell in network.cells_and_names():
+        if isinstance(cell, nn.SyncBatchNorm):
+            # A cell that computes in half precision casts its statistics, and updates the copies
+            assert not cell.get_flags().get("fp16") and cell.get_flags().get("fp32")
+            types[name] = cell(Tensor(np.ones((1, 2, 3, 3)), ms.float16)).dtype
+    assert types == {"body.1": ms.float32, "norm": ms.float32}

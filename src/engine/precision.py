@@ -1,0 +1,20 @@
+"""The number format that a network computes in."""
+
+import mindspore as ms
+from mindspore import nn
+
+
+def set_precision(network: nn.Cell, level: str) -> None:
+    """Applies MindSpore's mixed precision; `nn.SyncBatchNorm` computes in float32 at each level.
+
+    MindSpore makes that exception for the other norms alone: in half precision this one is given
+    copies of its running statistics, cast, and updates those.
+
+    Args:
+        network: Changed in place.
+        level: "O0" (float32) to "O3", or "auto".
+    """
+    ms.amp.auto_mixed_precision(network, level)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.SyncBatchNorm):
+            cell.to_float(ms.float32)
