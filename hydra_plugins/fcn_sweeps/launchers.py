@@ -69,7 +69,7 @@ class JobLauncher(Launcher):
         setup_logging()
         root, shares = Path(self.config.hydra.sweep.dir), tuple(self.shares(()))
         jobs = [
-            Job(number, tuple(overrides), shares, root / str(number))
+            Job(number, tuple(overrides), (), root / str(number), shares)
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         self.run(iter(jobs), Watcher())

@@ -52,6 +52,10 @@ class JobSweeper(Sweeper):
             )
 
     @abstractmethod
+    def check(self, varied: list[Override]) -> None:
+        """Refuses, before there is a directory, what cannot be varied as it is given."""
+
+    @abstractmethod
     def search(
         self, sweep: SweepDirectory, varied: list[Override]
     ) -> tuple[Iterator[Job], Watcher]:
@@ -65,17 +69,19 @@ class JobSweeper(Sweeper):
         """
         overrides = self._overrides(arguments)
         common = [o.input_line for o in overrides.values() if not o.is_sweep_override()]
+        varied = [o for o in overrides.values() if o.is_sweep_override()]
+        self.check(varied)
         directory = Path(self.config.hydra.sweep.dir)
         sweep = SweepDirectory(
             directory,
-            [*common, *self.launcher.shares(overrides)],
+            common,
             OmegaConf.to_yaml(self.config),
             resumed=self.config.resume_sweep is not None,
+            shares=self.launcher.shares(overrides),
         )
         setup_logging(directory / "sweep.log")
         log.info("a sweep, in %s: %s", directory, " ".join(sweep.common))
         try:
-            varied = [o for o in overrides.values() if o.is_sweep_override()]
             self.launcher.run(*self.search(sweep, varied))
         except KeyboardInterrupt:
             log.warning("interrupted; resume_sweep=%s goes on", directory)
@@ -102,6 +108,10 @@ class JobSweeper(Sweeper):
 
 class GridSweeper(JobSweeper):
     """All combinations of the given values: `a=1,2`, `a=range(1,4)`, `experiment=glob(*)`."""
+
+    def check(self, varied: list[Override]) -> None:
+        for override in varied:
+            _values(override)
 
     def search(
         self, sweep: SweepDirectory, varied: list[Override]
@@ -138,16 +148,23 @@ class OptunaSweeper(JobSweeper):
             )
         self._choice = {"n_trials": n_trials, "sampler": sampler, "pruner": pruner, "seed": seed}
 
-    def search(
-        self, sweep: SweepDirectory, varied: list[Override]
-    ) -> tuple[Iterator[Job], Watcher]:
-        from src.sweeps.search import Search  # brings Optuna
-
+    def check(self, varied: list[Override]) -> None:
         if not varied:
             raise UserError(
                 "nothing to search: give intervals or values, as "
                 "'optimizer.learning_rate=tag(log,interval(0.001,0.1))' or model=fcn16s,fcn8s"
             )
+        for override in varied:
+            try:
+                _distribution(override)
+            except ValueError as error:
+                raise UserError(f"{override.input_line}: {error}") from error
+
+    def search(
+        self, sweep: SweepDirectory, varied: list[Override]
+    ) -> tuple[Iterator[Job], Watcher]:
+        from src.sweeps.search import Search  # brings Optuna
+
         space = {override.get_key_element(): _distribution(override) for override in varied}
         direction = {"max": "maximize", "min": "minimize"}[self.config.trainer.monitor_mode]
         search = Search(sweep, space, direction, **self._choice)

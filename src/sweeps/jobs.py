@@ -22,6 +22,7 @@ class Job:
     overrides: tuple[str, ...]  # that set it apart, in Hydra's grammar
     common: tuple[str, ...]  # what all jobs of the sweep are given
     path: Path
+    shares: tuple[str, ...] = ()  # of the machine, for as long as it is beside others
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -46,8 +47,8 @@ class Job:
     def arguments(self) -> list[str]:
         """The command line that begins it, or goes on with it, in its directory."""
         if self.has_begun:
-            return [f"resume='{self.path}'"]
-        return [*self.alone(), f"output_dir='{self.path}'"]
+            return [f"resume='{self.path}'", *self.shares]
+        return [*self.alone(), *self.shares, f"output_dir='{self.path}'"]
 
     def alone(self) -> list[str]:
         """The command line that repeats it outside of its sweep."""
@@ -71,6 +72,7 @@ class SweepDirectory:
         path: The directory.
         common: Overrides that all jobs are given; of a resumed sweep those of its start count.
         config: The config of the sweep, as YAML.
+        shares: Overrides that all jobs are given besides, each time they are begun or gone on with.
         resumed: The directory holds a sweep, and this process goes on with it.
 
     Raises:
@@ -78,9 +80,16 @@ class SweepDirectory:
             it), or it cannot be written to.
     """
 
-    def __init__(self, path: Path, common: Sequence[str], config: str, resumed: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        common: Sequence[str],
+        config: str,
+        resumed: bool,
+        shares: Sequence[str] = (),
+    ) -> None:
         self.path = path
-        self.common = tuple(common)
+        self.common, self.shares = tuple(common), tuple(shares)
         self.jobs: list[Job] = []
         key = "resume_sweep" if resumed else "hydra.sweep.dir"
         try:
@@ -111,4 +120,5 @@ class SweepDirectory:
         return added
 
     def _job(self, number: int, overrides: Sequence[str]) -> Job:
-        return Job(number, tuple(overrides), self.common, self.path / str(number))
+        path = self.path / str(number)
+        return Job(number, tuple(overrides), self.common, path, self.shares)

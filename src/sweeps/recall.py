@@ -32,7 +32,10 @@ def with_recalled_sweep(arguments: list[str]) -> list[str]:
                 "hydra.launcher.*, hydra.sweeper.n_trials and on_error can be changed"
             )
     keys = {argument.partition("=")[0] for argument in given}
-    recalled = [o for o in _overrides(path) if o.partition("=")[0] not in keys]
+    gone = ("hydra.launcher.",) if "hydra/launcher" in keys else ()  # settings of another one
+    recalled = [
+        o for o in _overrides(path) if o.partition("=")[0] not in keys and not o.startswith(gone)
+    ]
     rest = [a for a in arguments if a not in ("-m", "--multirun")]
     return ["-m", *recalled, *rest, f"hydra.sweep.dir='{path}'"]
 

@@ -68,3 +68,23 @@ def test_what_is_no_sweep_and_what_would_change_its_jobs_is_refused(tmp_path):
 def test_other_command_lines_are_left_as_they_are():
     assert with_recalled_sweep(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
     assert with_recalled_sweep(["resume_sweep=null"]) == ["resume_sweep=null"]
+
+
+def test_shares_of_the_machine_are_those_of_this_time_and_no_part_of_a_job(tmp_path):
+    SweepDirectory(tmp_path / "s", ["a=1"], "", False, ["device.threads=2"]).add(["b=1"], ["b=2"])
+    (tmp_path / "s" / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "s" / "0" / ".hydra" / "overrides.yaml").touch()
+    begun, waiting = SweepDirectory(tmp_path / "s", [], "", True, ["device.threads=1"]).jobs
+    assert begun.arguments() == [f"resume='{begun.path}'", "device.threads=1"]
+    assert waiting.arguments()[:3] == ["a=1", "b=2", "device.threads=1"]
+    assert waiting.alone() == ["a=1", "b=2"]
+
+
+def test_settings_of_the_launcher_before_are_not_those_of_another(tmp_path):
+    started = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
+    config = {"hydra": {"overrides": {"hydra": started, "task": ["seed=0,1"]}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(config))
+    same = with_recalled_sweep([f"resume_sweep={tmp_path}"])
+    assert same[1:4] == [*started, "seed=0,1"]
+    other = with_recalled_sweep([f"resume_sweep={tmp_path}", "hydra/launcher=processes"])
+    assert other[1:3] == ["seed=0,1", f"resume_sweep={tmp_path}"]

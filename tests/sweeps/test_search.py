@@ -1,6 +1,7 @@
 """The Optuna search: what it asks for, gives up and remembers. No run is trained."""
 
 import json
+import re
 
 import optuna
 import pytest
@@ -9,9 +10,10 @@ from made_sweeps import finish
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from hydra_plugins.fcn_sweeps.sweepers import _distribution
+from hydra_plugins.fcn_sweeps.sweepers import OptunaSweeper, _distribution
 from src.sweeps.jobs import SweepDirectory
 from src.sweeps.search import STUDY, Search
+from src.utils.errors import UserError
 
 MEDIAN = optuna.pruners.MedianPruner(n_startup_trials=2)
 HALVING = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
@@ -143,3 +145,12 @@ def test_a_job_that_the_list_had_no_time_for_is_known_from_the_study(tmp_path):
     (tmp_path / "s" / "jobs.json").write_text('{"common": [], "jobs": []}')
     again = next(search(tmp_path / "s", resumed=True)[1].jobs())
     assert again == asked
+
+
+@pytest.mark.parametrize(
+    "override", ["a=tag(log,interval(0,0.1))", "a=interval(0.1,0.001)", "a=tag(log,interval(-1,1))"]
+)
+def test_an_interval_that_none_can_draw_from_is_refused(override):
+    sweeper = OptunaSweeper(1, None, None, 0, {})
+    with pytest.raises(UserError, match=re.escape(override)):
+        sweeper.check([OverridesParser.create().parse_override(override)])
