@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,8 +108,8 @@ class CsvLogger:
 class WandbLogger:
     """Logs to Weights & Biases; never stops or stalls a run.
 
-    What fails at the start (no network, no login, no package) becomes one warning, and the run
-    goes on without it. `WANDB_MODE` in the environment is obeyed.
+    What fails (no network, no login, no package, its process killed) becomes one warning, and the
+    run goes on without it. `WANDB_MODE` in the environment is obeyed.
 
     Args:
         output_dir: The run directory; the offline files go below it.
@@ -151,11 +151,10 @@ class WandbLogger:
                 settings=wandb.Settings(init_timeout=timeout, silent=True),
             )
         except Exception as error:  # wandb raises many kinds; none may reach the run
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning(
                 "W&B is off for this run (%s); metrics.csv has everything. Repair: "
                 "`wandb login`, or logger.wandb.mode=offline and `wandb sync` later",
-                reason,
+                _reason(error),
             )
 
     @property
@@ -164,38 +163,56 @@ class WandbLogger:
         return self._run.id if self._run is not None else None
 
     def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
-        if self._run is not None:
-            self._run.log({"epoch": epoch, **metrics}, step=step)
+        self._tell(lambda run: run.log({"epoch": epoch, **metrics}, step=step))
 
     def log_images(self, paths: Sequence[Path]) -> None:
-        if self._run is not None:
+        def send(run: Any) -> None:
             import wandb
 
             images = {f"figures/{path.stem}": wandb.Image(str(path)) for path in paths}
-            self._run.log(images, commit=False)
+            run.log(images, commit=False)
+
+        self._tell(send)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if self._run is not None:
+        def send(run: Any) -> None:
             import wandb
 
             # NaN, the one value unequal to itself, is no JSON
             data = [[cell if cell == cell else None for cell in row] for row in rows]
-            table = wandb.Table(list(columns), data)
-            self._run.log({name: table}, commit=False)
+            run.log({name: wandb.Table(list(columns), data)}, commit=False)
+
+        self._tell(send)
 
     def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
+        def send(run: Any) -> None:
+            import wandb
+
+            images = {}  # a key each: W&B wants one size in a list
+            for number, case in enumerate(cases, 1):
+                masks = {
+                    "prediction": {"mask_data": case.pred, "class_labels": dict(labels)},
+                    "label": {"mask_data": case.label, "class_labels": dict(labels)},
+                }
+                image = wandb.Image(case.image, masks=masks, caption=case.name)
+                images[f"{name}/{number}"] = image
+            run.log(images, commit=False)
+
+        self._tell(send)
+
+    def _tell(self, send: Callable[[Any], None]) -> None:
+        """Does something with the W&B run, if there is one; it is given up once that fails."""
         if self._run is None:
             return
-        import wandb
-
-        images = {}  # a key each: W&B wants one size in a list
-        for number, case in enumerate(cases, 1):
-            masks = {
-                "prediction": {"mask_data": case.pred, "class_labels": dict(labels)},
-                "label": {"mask_data": case.label, "class_labels": dict(labels)},
-            }
-            images[f"{name}/{number}"] = wandb.Image(case.image, masks=masks, caption=case.name)
-        self._run.log(images, commit=False)
+        try:
+            send(self._run)
+        except Exception as error:  # wandb raises many kinds; none may reach the run
+            self._run = None
+            log.warning(
+                "W&B is off from here on (%s); metrics.csv goes on. What was logged before is in "
+                "the run directory's wandb folder: `wandb sync` sends it",
+                _reason(error),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -204,6 +221,9 @@ class WandbLogger:
         """W&B keeps its own rows: the repeated steps give the same values, and it drops them."""
 
     def close(self, failed: bool) -> None:
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed))
-            self._run = None
+        self._tell(lambda run: run.finish(exit_code=int(failed)))
+        self._run = None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

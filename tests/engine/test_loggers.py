@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from src.engine.loggers import CsvLogger, WandbLogger
@@ -71,6 +73,31 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     assert len(list(media.glob("images/figures/curves_*.png"))) == 1
     masks = [np.array(Image.open(p)) for p in media.glob("images/mask/predictions/1_*.mask.png")]
     assert sorted(mask.tolist() for mask in masks) == [pred.tolist(), label.tolist()]
+
+
+class Broken:
+    """A W&B run whose process has been killed."""
+
+    id = "abc"
+
+    def log(self, *_, **__):
+        raise ConnectionResetError("Connection lost")
+
+    finish = log
+
+
+@pytest.mark.parametrize("first", ["log", "close"])
+def test_when_wandb_dies_the_run_goes_on_and_is_told_once(tmp_path, monkeypatch, caplog, first):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(logging.getLogger("src"), "propagate", True)
+    logger = WandbLogger(tmp_path, "project")
+    logger._run = Broken()
+    if first == "log":
+        logger.log({"train/loss": 1.0}, epoch=1, step=1)
+        assert logger.run_id is None
+        logger.log_table("per_class", ["class"], [["ground"]])
+    logger.close(failed=False)
+    assert caplog.text.count("W&B is off from here on (Connection lost)") == 1
 
 
 def test_csv_leaves_pictures_to_the_run_directory(tmp_path):

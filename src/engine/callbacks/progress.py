@@ -56,7 +56,7 @@ class ProgressBar(Callback):
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         state = self.trainer.state
-        now = time.perf_counter()
+        now = self._step_ended = time.perf_counter()
         if self._first is None:
             self._first = (state.step, now)
             self._epoch_began = self._first
@@ -93,7 +93,7 @@ class ProgressBar(Callback):
         text = f"loss {state.loss:.4f}  lr {self.trainer.learning_rate(state.step):.2e}"
         if self._epoch_began is not None and state.step > self._epoch_began[0]:
             step, began = self._epoch_began
-            speed = (state.step - step) * state.batch_size / (time.perf_counter() - began)
+            speed = (state.step - step) * state.batch_size / (self._step_ended - began)
             text += f"  {speed:.1f} images/s"
         return text
 
