@@ -72,7 +72,7 @@ def command(
                 load_env()
                 sys.argv[1:] = with_recalled_sweep(sys.argv[1:])
                 if from_checkpoint:
-                    sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:])
+                    sys.argv[1:] = run_config.with_choices_of_run(sys.argv[1:], name)
                 resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
                 if resumed is not None:
                     sys.argv[1:] = resumed.arguments(sys.argv[1:])
@@ -88,9 +88,11 @@ def command(
                 entry(job)()
                 if refused:
                     raise refused[0]
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
                 if cause := _user_error(error):
                     raise cause from error
+                if nothing := [a for a in sys.argv[1:] if _chooses_nothing(a)]:
+                    raise UserError(config_check.no_choice(nothing[0], CONF_DIR)) from error
                 explain = config_check.explain_composition_error
                 line = explain(error, functools.partial(_compose_as_chosen, name))
                 raise UserError(line) from error
@@ -134,6 +136,11 @@ def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
             return compose(name, [*chosen, *overrides], return_hydra_config=True)
         except HydraException:  # the mistake is one of them
             return compose(name, overrides, return_hydra_config=True)
+
+
+def _chooses_nothing(argument: str) -> bool:
+    group, _, option = argument.partition("=")
+    return option in ("null", "") and (CONF_DIR / group).is_dir()
 
 
 def _run(
@@ -186,7 +193,7 @@ def _join_ranks(name: str, cfg: DictConfig) -> None:
             "device.distributed=false: a launcher has started this process as one of several; set "
             "device.distributed=true"
         )
-    ranks.join(cfg.device.target)
+    ranks.join(cfg.device.target, cfg.device.deterministic)
 
 
 def _refuse_sweep(arguments: list[str]) -> None:

@@ -9,9 +9,9 @@ import re
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,6 +89,10 @@ def _check_keys(path: str, node: dict, reference: Any) -> None:
         if isinstance(child, dict):
             below = reference.get(key) if isinstance(reference, dict) else None
             _check_keys(_join(path, key), child, below)
+        elif isinstance(child, list):
+            for i, item in enumerate(child):
+                if isinstance(item, dict) and "_target_" in item:
+                    _check_keys(f"{_join(path, key)}.{i}", item, None)
 
 
 def _check_target(path: str, node: dict) -> None:
@@ -167,9 +171,13 @@ def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
     return f"{key}: unknown key{of}{hint}"
 
 
-def explain_composition_error(
-    error: ConfigCompositionException, compose: Callable[[list[str]], DictConfig]
-) -> str:
+def no_choice(argument: str, conf: Path) -> str:
+    """The line for `group=null` of a group that needs one of its options."""
+    options = sorted(path.stem for path in (conf / argument.partition("=")[0]).glob("*.yaml"))
+    return f"{argument}: a group needs one of its options; there are {', '.join(options)}"
+
+
+def explain_composition_error(error: Exception, compose: Callable[[list[str]], DictConfig]) -> str:
     """One line for what Hydra says of an override it cannot apply.
 
     Args:

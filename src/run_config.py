@@ -1,6 +1,7 @@
 """The config of a run that is there: a checkpoint's for eval, predict and export, or one to resume.
 
-Value overrides apply on top of it; a group override replaces that group.
+Value overrides apply on top of it, and what was interpolated from such a value follows; a group
+override replaces that group.
 """
 
 import logging
@@ -14,18 +15,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, read_summary, run_directory_of
+from src.interpolations import followers
 from src.utils.errors import UserError
 from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
-CHOICES = ("dataset", "model", "model/backbone", "device", "inference")
-GROUPS = ("dataset", "model", "device", "inference", "metrics")  # metrics: of eval alone
+CHOICES = ("dataset", "model", "model/backbone", "device", "inference", "metrics")
+GROUPS = tuple(group for group in CHOICES if "/" not in group)
+OF_EVAL = ("metrics",)  # the other commands have no such group
 DEFAULT_EXPERIMENTS_DIR = "experiments"
 RETIRED = ("model.backbone.formulation",)  # of our VGG in earlier runs: the device settles it now
 
 
-def with_choices_of_run(arguments: list[str]) -> list[str]:
+def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
     """Completes a command line by `ckpt_path` and the group choices of the checkpoint's run.
 
     With the run's groups chosen before composition, each key that the run knew can be overridden.
@@ -62,6 +65,7 @@ def with_choices_of_run(arguments: list[str]) -> list[str]:
         for group in CHOICES
         if choices.get(group) is not None
         and group not in given
+        and (command == "eval" or group not in OF_EVAL)
         and not (group == "model/backbone" and "model" in given)
     ]
     return [*chosen, *arguments]
@@ -78,8 +82,9 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
     replaced = {
         o.key_or_group.partition("/")[0]
         for o in parsed
-        if o.key_or_group in {*CHOICES, *GROUPS} and o.value() != choices.get(o.key_or_group)
+        if o.key_or_group in CHOICES and o.value() != choices.get(o.key_or_group)
     }
+    following = followers(cfg, resolved, [o.key_or_group for o in parsed])
     distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
     with open_dict(cfg):
         for group in GROUPS:
@@ -91,6 +96,9 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
             group = override.key_or_group.partition(".")[0]
             if group in GROUPS and "." in override.key_or_group and not override.is_delete():
                 OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
+        for key, interpolation in following.items():
+            if key.partition(".")[0] in GROUPS:
+                OmegaConf.update(cfg, key, interpolation)
     log.info("config of the run %s", run)
 
 
@@ -137,9 +145,10 @@ class ResumedRun:
         """Puts the run's resolved values under the overrides of this command line."""
         if not (self.path / RESOLVED_CONFIG).exists():
             return  # killed before it was written: what was composed is what there is
-        resolved = OmegaConf.to_container(_resolved_of(self.path))
-        old, new = resolved["output_dir"], cfg.output_dir
+        resolved = _resolved_of(self.path)
         parsed = OverridesParser.create().parse_overrides(self.overrides)
+        # The directory, too: a run may have been moved
+        following = followers(cfg, resolved, ["output_dir", *(o.key_or_group for o in parsed)])
         choices = self._choices()
         replaced = {
             _group(o.input_line)
@@ -149,7 +158,7 @@ class ResumedRun:
         with open_dict(cfg):
             for key, value in resolved.items():
                 if key not in replaced and key not in ("output_dir", "resume"):
-                    cfg[key] = _moved(value, old, new)
+                    cfg[key] = value
             for override in parsed:
                 key = override.key_or_group
                 if key in choices or key == "output_dir":
@@ -159,6 +168,8 @@ class ResumedRun:
                     OmegaConf.select(cfg, parent).pop(name, None)
                 else:
                     OmegaConf.update(cfg, key, override.value(), force_add=True)
+            for key, interpolation in following.items():
+                OmegaConf.update(cfg, key, interpolation)
 
     def save_overrides(self) -> None:
         """Writes this command line's overrides beside those of the start."""
@@ -215,9 +226,12 @@ class ResumedRun:
                 f"trainer.max_epochs=N with N above {done} goes on"
             )
         if reason and not loosened:
+            repair = "a larger callbacks.early_stopping.patience"
+            if reason.startswith("pruned"):
+                repair = "callbacks.pruning=null"
             raise UserError(
                 f"resume={self.path}: stopped early ({reason}), nothing is left to do; "
-                "a larger callbacks.early_stopping.patience goes on"
+                f"{repair} goes on"
             )
 
 
@@ -263,14 +277,3 @@ def _value(override: str) -> str:
 def _group(override: str) -> str:
     """The first part of the key of a group override: `model` of `model/backbone=vgg16`."""
     return _key(override).partition("/")[0]
-
-
-def _moved(value: Any, old: str, new: str) -> Any:
-    """A config value in which paths below the run's old directory are below its new one."""
-    if isinstance(value, dict):
-        return {key: _moved(item, old, new) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_moved(item, old, new) for item in value]
-    if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
-        return new + value[len(old) :]
-    return value

@@ -85,6 +85,12 @@ class TrainTransform:
         self.flip = flip
         self.ignore_index = ignore_index
         self.augmentations = tuple(augmentations)
+        for augmentation in self.augmentations:
+            if not callable(augmentation):
+                raise UserError(
+                    f"dataset.augmentations: {augmentation!r} is no augmentation; name one as "
+                    "[{_target_: src.data.transforms.PhotometricJitter}]"
+                )
 
     def window(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator

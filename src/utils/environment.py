@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from src.utils.errors import UserError
+from src.utils.runtime import limit_onednn_isa, take_back_isa_limit
 
 
 def load_env(path: Path = Path(".env")) -> None:
@@ -17,6 +18,7 @@ def load_env(path: Path = Path(".env")) -> None:
     """
     if not path.is_file():
         return
+    unlimited = take_back_isa_limit()  # the file may have a value of the user's
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
@@ -32,3 +34,5 @@ def load_env(path: Path = Path(".env")) -> None:
                 "blanks"
             )
         os.environ.setdefault(name, value)
+    if unlimited:
+        limit_onednn_isa()

@@ -8,6 +8,7 @@ by environment variables of MindSpore's. MindSpore and NumPy are imported inside
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.utils.errors import UserError
 from src.utils.processes import available_cores
-from src.utils.runtime import choose_device
+from src.utils.runtime import choose_device, make_deterministic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +30,12 @@ RUN_FILE = "RANKS_RUN_FILE"  # where rank 0 tells our launcher its run directory
 class Ranks:
     """This process is `rank`, from 0, of `size`; a process alone is rank 0 of 1.
 
-    Rank 0 writes what there is to write.
+    Rank 0 writes what there is to write. `on_this_machine` are so many of them.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
-        self.size = size
+        self.size = self.on_this_machine = size
 
     @property
     def first(self) -> bool:
@@ -86,8 +87,12 @@ def schedule() -> None:
     ms.communication.init()
 
 
-def join(target: str) -> Ranks:
+def join(target: str, deterministic: bool = False) -> Ranks:
     """Takes the place that the launcher has given this process; returns when all ranks are there.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend".
+        deterministic: Sums over ranks too are the same each time.
 
     Raises:
         UserError: No launcher has started this process, or the device is not available.
@@ -101,8 +106,12 @@ def join(target: str) -> Ranks:
     import mindspore as ms
 
     choose_device(target, local_device(target, 0))
+    if deterministic:
+        make_deterministic()
     ms.communication.init()
     _ranks = Ranks(ms.communication.get_rank(), ms.communication.get_group_size())
+    hosts = _ranks.gather(socket.gethostname())
+    _ranks.on_this_machine = hosts.count(hosts[_ranks.rank])
     if not _ranks.first:  # the first saves and leaves, and the launcher ends the others
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -144,8 +153,9 @@ def local_device(target: str, otherwise: int) -> int:
 
 
 def share_of_cores() -> int | None:
-    """Threads for this rank if all run on this machine; None, all cores, for a process alone."""
-    return max(1, available_cores() // _ranks.size) if _ranks.size > 1 else None
+    """Threads for this rank beside the others of its machine; None, all cores, for one alone."""
+    here = _ranks.on_this_machine
+    return max(1, available_cores() // here) if here > 1 else None
 
 
 def tell_launcher(run_directory: Path) -> None:

@@ -5,6 +5,7 @@ pay for it.
 """
 
 import ctypes
+import functools
 import importlib.metadata
 import logging
 import os
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _ISA = "ONEDNN_MAX_CPU_ISA"
 _note = ""
+_capped = False  # by us
 
 # glibc's malloc: the option's number, the variable by which a user sets it, our value in bytes
 _MALLOC_OPTIONS = (
@@ -52,7 +54,7 @@ def limit_onednn_isa() -> None:
     convolutions to a kernel some 100 times slower than the one it takes under AVX2. A value the
     user has set stays. To be called before MindSpore is imported for the first time.
     """
-    global _note
+    global _note, _capped
     installed = version("mindspore") or "0.0"
     numbers = installed.split(".")
     if _ISA in os.environ:
@@ -67,9 +69,20 @@ def limit_onednn_isa() -> None:
         )
     else:
         os.environ[_ISA] = "AVX2"
+        _capped = True
         _note = (
             f"oneDNN capped at AVX2 ({_ISA}): its AVX-512 convolutions are 100 times slower here"
         )
+
+
+def take_back_isa_limit() -> bool:
+    """Removes what `limit_onednn_isa` has set, if it is not too late; whether it did."""
+    global _capped
+    taken_back = _capped and "mindspore" not in sys.modules
+    if taken_back:
+        del os.environ[_ISA]
+        _capped = False
+    return taken_back
 
 
 def keep_freed_memory() -> None:
@@ -111,6 +124,14 @@ def choose_device(target: str, id: int = 0) -> None:
         ) from error
 
 
+@functools.cache  # MindSpore refuses a second time
+def make_deterministic() -> None:
+    """Asks for deterministic kernels; before ranks find each other, or their sums are not."""
+    import mindspore as ms
+
+    ms.set_deterministic(True)
+
+
 def setup_device(
     target: str,
     id: int = 0,
@@ -141,7 +162,7 @@ def setup_device(
     keep_freed_memory()
     ms.set_context(**context)
     if deterministic:
-        ms.set_deterministic(True)
+        make_deterministic()
     if target == "CPU":
         log.info(_note)
 

@@ -39,6 +39,14 @@ def test_values_of_different_lengths_come_in_the_order_of_the_ranks():
     assert not wire.first
 
 
+def test_cores_are_shared_with_the_ranks_of_the_same_machine_alone(monkeypatch):
+    pair = Ranks(3, 16)
+    pair.on_this_machine = 8
+    monkeypatch.setattr(ranks, "_ranks", pair)
+    monkeypatch.setattr(ranks, "available_cores", lambda: 64)
+    assert ranks.share_of_cores() == 8
+
+
 def test_joining_without_a_launcher_says_how_to_start_one(monkeypatch):
     monkeypatch.delenv(ranks.ROLE, raising=False)
     with pytest.raises(UserError, match="python -m src.distributed 2 train"):
