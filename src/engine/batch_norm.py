@@ -4,10 +4,11 @@ from mindspore import nn
 
 
 def synchronize_batch_norm(network: nn.Cell) -> None:
-    """Replaces each `nn.BatchNorm2d` by `nn.SyncBatchNorm`, which keeps its parameters.
+    """Replaces each `nn.BatchNorm2d` by `nn.SyncBatchNorm`, which keeps its parameters' names.
 
     For Ascend: MindSpore has no such kernel for the CPU.
     """
+    names = [(parameter, parameter.name) for parameter in network.get_parameters()]
     found = [
         (cell, name, child)
         for _, cell in network.cells_and_names()
@@ -25,6 +26,8 @@ def synchronize_batch_norm(network: nn.Cell) -> None:
             setattr(norm, parameter, getattr(child, parameter))
         norm.set_train(child.training)
         if isinstance(cell, nn.SequentialCell):
-            cell[int(name)] = norm
+            cell[list(cell.name_cells()).index(name)] = norm
         else:
             setattr(cell, name, norm)
+    for parameter, name in names:  # MindSpore names anew what is set as an attribute
+        parameter.name = name

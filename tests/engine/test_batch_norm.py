@@ -7,6 +7,7 @@ from mindspore import Tensor, nn
 
 from src.engine.batch_norm import synchronize_batch_norm
 from src.engine.precision import set_precision
+from src.models.mindcv_backbones import MindCVBackbone
 
 
 class Block(nn.Cell):
@@ -50,3 +51,13 @@ def test_half_precision_leaves_them_in_single_precision(level):
             assert not cell.get_flags().get("fp16") and cell.get_flags().get("fp32")
             types[name] = cell(Tensor(np.ones((1, 2, 3, 3)), ms.float16)).dtype
     assert types == {"body.1": ms.float32, "norm": ms.float32}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small_100", "hrnet_w32"])
+def test_parameters_of_mindcvs_models_keep_their_names_too(name):
+    backbone = MindCVBackbone(name)
+    before = [(p.name, id(p)) for p in backbone.get_parameters()]
+    synchronize_batch_norm(backbone)
+    kinds = {type(cell) for _, cell in backbone.cells_and_names()}
+    assert nn.SyncBatchNorm in kinds and nn.BatchNorm2d not in kinds
+    assert sorted((p.name, id(p)) for p in backbone.get_parameters()) == sorted(before)
