@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from src.data.checks import LabelRules, Pair, Problem, check_files, check_row
 from src.data.filelists import Sample, few
@@ -144,9 +145,8 @@ def _convert(
     check = partial(check_files, rules=rules)
     tally = Tally(split, rules.num_classes, rules.ignore_index)
     listing = target.with_name(f"{_file_name(split)}-problems.txt")
-    # No format packs so densely that less than 2 MB become a PNG above the default page
-    largest = max(_state(sample.image)[1] for sample in samples)
-    page = DEFAULT_PAGE if largest < 2 << 20 else LARGEST_PAGE
+    large = any(_may_be_large(sample.image) for sample in samples)
+    page = LARGEST_PAGE if large else DEFAULT_PAGE
     try:
         aside.mkdir()
         with closing(sound_pairs(check, samples, tally, f"split '{split}'", listing)) as pairs:
@@ -218,6 +218,17 @@ def _fingerprint(rules: LabelRules, state: Sequence[Any]) -> str:
     palette = None if rules.palette is None else rules.palette.tolist()
     content = [_FORMAT, rules.num_classes, rules.ignore_index, palette, rules.void_ids, state]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _may_be_large(image: Path) -> bool:
+    """Whether an image may take more than a default page: other formats than these become PNG."""
+    if image.suffix.lower() in (".jpg", ".jpeg", ".png"):
+        return _state(image)[1] > DEFAULT_PAGE // 2
+    try:
+        with Image.open(image) as opened:  # reads the header alone
+            return 3 * opened.width * opened.height > DEFAULT_PAGE // 2
+    except (OSError, Image.DecompressionBombError):  # told with the other problems
+        return False
 
 
 def _state(path: Path) -> tuple[str, int, int]:

@@ -100,7 +100,7 @@ class SegDataModule:
         palette = self.source.palette
         self.palette = voc_palette(self.num_classes) if palette is None else palette
         self.train_split, self.val_split = train_split, val_split
-        self.batch_size = batch_size
+        self.crop_size, self.batch_size = crop_size, batch_size
         self.num_workers = num_workers
         self.limit_samples = limit_samples
         self.seed = seed
@@ -175,6 +175,11 @@ class SegDataModule:
                 f"dataset.batch_size={self.batch_size}{times}: split '{self.train_split}' holds "
                 f"{len(samples)} samples, less than one batch; set dataset.batch_size to "
                 f"{max(1, len(samples) // (accumulate * ranks))} or less"
+            )
+        if self.crop_size is None and batch > 1:
+            raise UserError(
+                f"dataset.crop_size=null with trainer.accumulate={accumulate}: whole images differ "
+                "in size and cannot share a step; set trainer.accumulate=1"
             )
         cv2.setNumThreads(1)  # the workers are the threads
         workers = min(self.num_workers, available_cores())

@@ -192,7 +192,10 @@ class FolderSource:
 
 
 def _begins_with(path: Path, images: Files) -> bool:
-    return any(name in images for name in read_list(path, images)[:1])
+    try:
+        return any(name in images for name in read_list(path, images)[:1])
+    except UserError:  # a note in another encoding
+        return False
 
 
 def _ids(values: Sequence[int]) -> tuple[int, ...]:

@@ -140,7 +140,8 @@ class TrainTransform:
 class PhotometricJitter:
     """Random brightness, contrast, saturation and hue of the window, each with probability 0.5.
 
-    The recipe is SSD's photometric distortion (Liu et al. 2016).
+    The recipe is SSD's photometric distortion (Liu et al. 2016), with half of its range of hues:
+    the 18 there are of OpenCV's units, of two degrees each.
 
     Args:
         brightness: Largest shift, in grey levels (0–255).

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from made_samples import Folder, convert, picture, refusal, visible
@@ -169,3 +170,14 @@ def test_two_processes_at_once_convert_once(folder, out):
         f"reusing {out / target}: 3 samples of split 'train'",
     ]
     assert "converted split 'train', 3 samples" in converted
+
+
+def test_a_picture_that_only_its_format_packs_densely_gets_the_larger_page(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
+    large = cv2.resize(noise, None, fx=3, fy=3)
+    for name, image in (("large", large), ("small", noise)):
+        Image.fromarray(image).save(tmp_path / f"{name}.webp", quality=1)
+    assert (tmp_path / "large.webp").stat().st_size < 2 << 20
+    assert conversion._may_be_large(tmp_path / "large.webp")
+    assert not conversion._may_be_large(tmp_path / "small.webp")
+    assert not conversion._may_be_large(tmp_path / "absent.webp")

@@ -105,6 +105,8 @@ def test_whole_images_need_a_batch_of_one(root, tmp_path):
     with pytest.raises(UserError, match="dataset.batch_size=1"):
         module(root, tmp_path, crop_size=None)
     data = module(root, tmp_path, crop_size=None, scale_range=None, batch_size=1)
+    with pytest.raises(UserError, match="set trainer.accumulate=1"):
+        data.train_batches(accumulate=2)
     shapes = {labels.shape for _, labels in epochs(data, 1)[0]}
     assert shapes == {(1, 40 + i, 50) for i in range(COUNT)}
 

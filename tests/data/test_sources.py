@@ -243,3 +243,9 @@ def test_void_ids_are_a_list_of_ids(tmp_path, ids):
 def test_the_val_fraction_is_a_fraction(tmp_path, fraction):
     with pytest.raises(UserError, match="between 0 and 1"):
         FolderSource(tmp_path, val_fraction=fraction)
+
+
+def test_a_note_in_another_encoding_beside_the_images_is_no_list(tmp_path):
+    make(tmp_path, ["a", "b", "c"])
+    (tmp_path / "README.txt").write_bytes("für alle".encode("latin-1"))
+    assert len(FolderSource(tmp_path).samples("train")) == 2
