@@ -17,9 +17,12 @@ from mindspore.train.mind_ir_pb2 import ModelProto  # noqa: E402
 model, picture, output = sys.argv[1:]
 with open(model, "rb") as file:
     about = ModelProto.FromString(file.read()).user_info
+if not hasattr(about, "update"):  # before MindSpore 2.10
+    about = {entry.key: entry.value for entry in about}
 network = ms.nn.GraphCell(ms.load(model))
 
-image = cv2.imread(picture)[:, :, ::-1]  # H×W×3 RGB
+image = cv2.imread(picture, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+image = image[:, :, ::-1]  # H×W×3 RGB, as src.predict reads it
 order = slice(None, None, -1 if about["color_order"] == "bgr" else 1)
 mean, std = (np.float32(json.loads(about[key]))[order] for key in ("mean", "std"))
 height, width = image.shape[:2]

@@ -14,7 +14,8 @@ model, picture, output = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
 
-image = cv2.imread(picture)[:, :, ::-1]  # H×W×3 RGB
+image = cv2.imread(picture, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+image = image[:, :, ::-1]  # H×W×3 RGB, as src.predict reads it
 order = slice(None, None, -1 if about["color_order"] == "bgr" else 1)
 mean, std = (np.float32(json.loads(about[key]))[order] for key in ("mean", "std"))
 height, width = image.shape[:2]

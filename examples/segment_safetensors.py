@@ -43,7 +43,8 @@ with safe_open(weights, framework="np") as file:
     w = {name: Tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     about = file.metadata()
 
-image = cv2.imread(picture)[:, :, ::-1]  # H×W×3 RGB
+image = cv2.imread(picture, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+image = image[:, :, ::-1]  # H×W×3 RGB, as src.predict reads it
 order = slice(None, None, -1 if about["color_order"] == "bgr" else 1)
 mean, std = (np.float32(json.loads(about[key])) for key in ("mean", "std"))
 height, width = image.shape[:2]
@@ -56,10 +57,13 @@ pool, pools = nn.MaxPool2d(2, 2, "same"), [images]
 for number in range(1, 6):
     pools.append(pool(block(pools[-1], f"backbone.conv{number}")))
 logits = convolution(block(block(pools[5], "backbone.conv6"), "backbone.conv7"), "score_fr")
+scale4, scale3 = json.loads(about["skip_scales"])
 if "score_pool4.weight" in w:  # stride 16 or 8
-    logits = enlarge(logits, "upscore2", pools[4]) + convolution(pools[4], "score_pool4")
+    scores = convolution(pools[4] * scale4, "score_pool4")
+    logits = enlarge(logits, "upscore2", scores) + scores
 if "score_pool3.weight" in w:
-    logits = enlarge(logits, "upscore_pool4", pools[3]) + convolution(pools[3], "score_pool3")
+    scores = convolution(pools[3] * scale3, "score_pool3")
+    logits = enlarge(logits, "upscore_pool4", scores) + scores
 logits = enlarge(logits, f"upscore{about['stride']}", images)
 
 ids = logits[0].argmax(axis=0).asnumpy()[:height, :width]

@@ -28,6 +28,9 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
     output = Path(cfg.output or run.path / f"{name}.{cfg.format}")
     check_output(output, cfg.format)
 
+    # The same file wherever the run was trained; accelerators round the inputs of convolutions to
+    # ten bits, which the comparison with the network would not pass
+    cfg.device.target = "CPU"
     cfg.device.mode = "graph"  # files hold compiled graphs
     cfg.device.amp_level = "O0"  # and float32
     build.setup(cfg)
@@ -45,6 +48,7 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
         "class_names": data.class_names,
         "ignore_index": data.ignore_index,
         "stride": stride,
+        "skip_scales": list(cfg.model.get("skip_scales", (1.0, 1.0))),
     }
     exporter = Exporter(network, data.normalization, specification, about, rebuild)
     proof = exporter.export(output)

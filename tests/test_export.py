@@ -23,7 +23,7 @@ from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
 pytestmark = pytest.mark.slow
 
 CLASSES = ("sky", "ground", "disc")
-ABOUT = {"class_names": CLASSES, "ignore_index": 255, "stride": 8}
+ABOUT = {"class_names": CLASSES, "ignore_index": 255, "stride": 8, "skip_scales": (0.5, 0.25)}
 
 
 @pytest.fixture(autouse=True)

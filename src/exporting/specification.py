@@ -55,6 +55,7 @@ class Specification:
         class_names: Sequence[str],
         ignore_index: int,
         stride: int | None,
+        skip_scales: Sequence[float],
         multiple: int,
     ) -> dict[str, str]:
         """What a user of the file must know, as texts; lists are JSON.
@@ -64,6 +65,7 @@ class Specification:
             class_names: In the order of the class ids.
             ignore_index: Label of pixels left out in training; the network never predicts it.
             stride: Prediction stride; None of a network without one.
+            skip_scales: Factors on the stride-16 and stride-8 features before they are scored.
             multiple: H and W must be multiples of it.
         """
         order = normalization.color_order.upper()
@@ -82,6 +84,7 @@ class Specification:
             "class_names": json.dumps(list(class_names), ensure_ascii=False),
             "ignore_index": str(ignore_index),
             "stride": _plain(stride),
+            "skip_scales": json.dumps(list(skip_scales)),
             "color_order": normalization.color_order,
             "mean": json.dumps(normalization.mean),
             "std": json.dumps(normalization.std),
@@ -92,7 +95,7 @@ class Specification:
             "size": _plain(self.size),
             "size_multiple": str(multiple),
             "padding": "none, images have the one size" if self.size else padding,
-            "padding_multiple": str(MULTIPLE),
+            "padding_multiple": "1" if self.size else str(MULTIPLE),
         }
 
 

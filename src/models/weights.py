@@ -1,5 +1,6 @@
 """Weights from files into networks, whatever names the file gives them."""
 
+import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
+from safetensors import safe_open
 
 from src.models.namings import Naming, namings_of
 from src.utils.errors import UserError
@@ -102,7 +104,7 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
         left_over=[n for n in stored if n not in used and not _is_training_state(n, stored)],
         shape_mismatch=mismatch,
         fraction=sum(name in values for name in backbone) / max(1, len(backbone)),
-        normalization=naming.normalization,
+        normalization=_exported_normalization(path) or naming.normalization,
     )
     if strict:
         _require_all(report, path)
@@ -112,6 +114,18 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
         parameters[name].set_data(Tensor(value, parameters[name].dtype))
     _log(report, path, len(backbone))
     return report
+
+
+def _exported_normalization(path: str | Path) -> Normalization | None:
+    """What a safetensors file of ours says that its weights expect."""
+    if Path(path).suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="np") as file:
+        about = file.metadata() or {}
+    if not {"color_order", "mean", "std"} <= about.keys():
+        return None
+    mean, std = (tuple(json.loads(about[key])) for key in ("mean", "std"))
+    return Normalization(about["color_order"], mean, std)
 
 
 def _read_mindspore(path: Path) -> dict[str, np.ndarray]:

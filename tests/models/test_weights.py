@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from safetensors.numpy import save_file
 from tutorial_network import TutorialFCN8s, randomise
 
 from src.models.fcn import FCN
@@ -13,7 +14,7 @@ from src.models.mindcv_backbones import MindCVBackbone
 from src.models.vgg import VGG
 from src.models.weights import load_weights, read_parameters
 from src.utils.errors import UserError
-from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
+from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
 
 Arrays = dict[str, np.ndarray]
 
@@ -321,6 +322,14 @@ def test_safetensors_load(tmp_path):
     path = write(arrays(source), tmp_path / "fcn.safetensors")
     assert load_weights(network, path, strict=True).fraction == 1.0
     assert same(arrays(network), arrays(source), list(arrays(source)))
+
+
+def test_a_safetensors_file_of_ours_brings_its_normalisation(tmp_path):
+    about = {"color_order": "bgr", "mean": "[1.0, 2.0, 3.0]", "std": "[4.0, 5.0, 6.0]"}
+    weights = {name: value.astype(np.float32) for name, value in arrays(tiny()).items()}
+    save_file(weights, tmp_path / "fcn.safetensors", metadata=about)
+    report = load_weights(tiny(), tmp_path / "fcn.safetensors")
+    assert report.normalization == Normalization("bgr", (1, 2, 3), (4, 5, 6))
 
 
 def test_torch_files_load(tmp_path):
