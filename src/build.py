@@ -31,7 +31,7 @@ from src.models.freezing import freeze, freeze_norms
 from src.models.weights import load_weights
 from src.utils import ranks, runtime
 from src.utils.console import console
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.normalization import IMAGENET_RGB, Normalization
 
 log = logging.getLogger(__name__)
@@ -171,9 +171,14 @@ def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer
     groups = instantiate(cfg.optimizer.parameters, _convert_="all")(
         net.trainable_params(), learning_rate, cfg.optimizer.weight_decay
     )
-    return instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")(
-        params=groups, learning_rate=learning_rate
-    )
+    make = instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")
+    try:
+        return make(params=groups, learning_rate=learning_rate)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        kind = cfg.optimizer._target_.rpartition(".")[2]
+        raise UserError(f"optimizer ({kind}): {told_line(error)}") from error
 
 
 def segmenter(cfg: DictConfig, net: nn.Cell, data: SegDataModule) -> Segmenter:

@@ -34,7 +34,7 @@ from src.sweeps.recall import with_recalled_sweep
 from src.utils import ranks
 from src.utils.console import console, setup_logging
 from src.utils.environment import load_env
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ def command(
                 entry(job)()
                 if refused:
                     raise refused[0]
+            except UserError:
+                raise
             except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
                 if cause := _user_error(error):
                     raise cause from error
@@ -172,8 +174,7 @@ def _run(
         sys.exit(_exit_code(error))
     except Exception as error:
         cause = _user_error(error)
-        # MindSpore's messages go on with pages of its own call stack, which the log has
-        reason = (str(cause or error).strip().splitlines() or [""])[0]
+        reason = told_line(cause or error)
         reason = reason if cause else f"{type(error).__name__}: {reason}"
         log.debug("the run failed", exc_info=True)  # to the log file alone
         with suppress(UserError):  # a full disk may be the reason

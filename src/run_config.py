@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from src.config_interpolations import followers
 from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, read_summary, run_directory_of
-from src.interpolations import followers
 from src.utils.errors import UserError
 from src.utils.files import write_text
 

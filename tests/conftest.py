@@ -8,7 +8,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest  # noqa: E402
 
-import src  # noqa: E402, F401  (settles oneDNN before a test imports mindspore)
+from src.utils.runtime import choose_device  # noqa: E402  (src settles oneDNN first)
+
+choose_device("CPU")  # a test that does may come after the first kernel of another
 
 # A suite that a shell started in the background inherits an ignored Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)

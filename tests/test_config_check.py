@@ -51,6 +51,13 @@ def test_keys_of_a_callbacks_own_target_are_checked_too():
     assert "callbacks.mine.patiense" in line and "'callbacks.mine.patience'" in line
 
 
+def test_targets_in_a_list_are_checked_too():
+    jitter = "{_target_:src.data.transforms.PhotometricJitter,brightnes:0.2}"
+    cfg = compose_config("train", [f"dataset.augmentations=[{jitter}]"])
+    with pytest.raises(UserError, match="augmentations.0.brightnes.*augmentations.0.brightness"):
+        check(cfg, compose_config("train", []))
+
+
 def test_a_target_that_cannot_be_imported_is_named():
     line = refused({"callbacks": {"mine": {"_target_": "src.nowhere.Thing"}}})
     assert "callbacks.mine._target_=src.nowhere.Thing" in line

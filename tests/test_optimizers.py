@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
+from src import build
+from src.cli import compose_config
 from src.optimizers import AdamW, Momentum, kinds_of, parameter_groups
 from src.utils.errors import UserError
 
@@ -159,3 +161,10 @@ def test_the_first_step_of_adamw_is_the_rate_whatever_the_gradient():
     new = after(AdamW(groups, 0.1, weight_decay=0.5), p, gradient=123.0)
     assert new["backbone.norm1.gamma"] == pytest.approx(1 - 0.1)
     assert new["score_fr.weight"] == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1)
+
+
+def test_values_that_an_optimizer_refuses_are_a_line():
+    cfg = compose_config("train", ["optimizer=sgd", "optimizer.nesterov=true"])
+    network = build.bare_network(compose_config("train", ["model/backbone=compact"]))
+    with pytest.raises(UserError, match=r"optimizer \(SGD\): .*nesterov"):
+        build.optimizer(cfg, network, 0.1)

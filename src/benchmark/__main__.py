@@ -25,6 +25,8 @@ NAMES = ("model", *NETWORK, *OTHERS)
 def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
     """Measures what `only` names, prints the tables, writes the JSON file."""
     names = _names(cfg.only)
+    if cfg.dataset.crop_size is None:
+        raise UserError("dataset.crop_size=null: steps are measured at one size; give [H,W]")
     save_resolved(cfg, run, show=False)
     run.update(device=cfg.device.target)
     with open_dict(cfg):

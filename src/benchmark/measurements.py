@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.benchmark.workers import Contender, Result, paired_ratio, race
+from src.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,11 @@ def _layout(name: str, cfg: DictConfig) -> str | None:
         return None
     fastest: dict[str, float] = {}
     for layout in LAYOUTS:
-        (result,) = race({layout: _pytorch(name, layout)}, cfg, 1).values()
+        try:
+            (result,) = race({layout: _pytorch(name, layout)}, cfg, 1).values()
+        except UserError as error:
+            log.info("no comparison with PyTorch: %s", error)
+            return None
         if not result.seconds:
             log.info("no comparison with PyTorch: %s", result.error)
             return None

@@ -44,6 +44,7 @@ def inference(cfg: DictConfig, count: int | None = None) -> Work:
     build.setup(cfg)
     network = build.bare_network(cfg)
     network.set_train(False)
+    set_precision(network, cfg.device.amp_level)
     segmenter = Segmenter(network, IMAGENET_RGB)
     images, _ = random_batch(cfg, count)
 
