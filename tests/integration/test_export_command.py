@@ -16,7 +16,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def checkpoint(workshop):
-    workshop.train("to_export", "trainer.max_epochs=1", "dataset.color_order=bgr")
+    scales = "model.skip_scales=[3,0.5]"
+    workshop.train("to_export", "trainer.max_epochs=1", "dataset.color_order=bgr", scales)
     return f"ckpt_path={workshop.path / 'to_export' / 'checkpoints' / 'best.ckpt'}"
 
 
@@ -52,26 +53,33 @@ def test_an_example_script_repeats_the_prediction(
     assert report["metadata"]["class_names"] == '["background", "square", "disc"]'
 
     picture, expected = predicted
-    script = EXAMPLES / f"segment_{format}.py"
+    ids = ids_of_example(file, picture, tmp_path)
+    assert ids.shape == expected.shape and (ids == expected).mean() > 0.999
+
+
+def ids_of_example(file, picture, folder):
+    script = EXAMPLES / f"segment_{file.suffix[1:]}.py"
     result = subprocess.run(
         [sys.executable, str(script), str(file), str(picture), "ids.png"],
-        cwd=tmp_path,  # not the project: nothing of it can be imported
+        cwd=folder,  # not the project: nothing of it can be imported
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    ids = np.array(Image.open(tmp_path / "ids.png"))
-    assert ids.shape == expected.shape and (ids == expected).mean() > 0.999
+    return np.array(Image.open(folder / "ids.png"))
 
 
 def test_a_fixed_size_file_lies_in_the_run_directory_and_is_never_overwritten(workshop, checkpoint):
-    arguments = [checkpoint, "format=onnx", "size=[48,80]"]
+    arguments = [checkpoint, "format=onnx", "size=[70,90]"]
     workshop.run("export", *arguments, "output_dir=fixed")
-    before = (workshop.path / "fixed" / "fcn8s.onnx").stat().st_mtime_ns
+    file = workshop.path / "fixed" / "fcn8s.onnx"
+    picture = workshop.data / "JPEGImages" / "v00.jpg"  # of that size
+    assert ids_of_example(file, picture, workshop.path).shape == (70, 90)
+    before = file.stat().st_mtime_ns
     printed = workshop.run("export", *arguments, "output=fixed/fcn8s.onnx", code=1)
     assert "exists already" in printed and "Traceback" not in printed
-    assert (workshop.path / "fixed" / "fcn8s.onnx").stat().st_mtime_ns == before
+    assert file.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
