@@ -48,10 +48,10 @@ eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path
 bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
 	$(RUN) src.benchmark $(ARGS)
 
-test: $(STAMP)  ## All tests, about eleven minutes on two cores
+test: $(STAMP)  ## All tests, about ten minutes on two cores
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
 
-test-quick: $(STAMP)  ## The tests that take less than seconds each, about two minutes
+test-quick: $(STAMP)  ## The quick ones of them, about two minutes
 	$(RUN) pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 MINUTES ?= 20

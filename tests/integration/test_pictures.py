@@ -18,7 +18,7 @@ def names(folder):
 def test_training_and_evaluation_end_with_figures_and_a_report_finds_them(workshop):
     # With the worst as "best", the weights of the figures are not the last ones
     worst = ("trainer.monitor_mode=min", "trainer.max_epochs=3", "trainer.limit_val_batches=3")
-    printed = workshop.train("experiments/train/runs/a", *worst)
+    printed = workshop.train("experiments/train/runs/a", *worst, figures=True)
     run = workshop.path / "experiments/train/runs/a"
     assert json.loads((run / "summary.json").read_text())["best"]["epoch"] < 3
     assert names(run / "figures") == SHEETS | {"curves.png"}
