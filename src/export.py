@@ -30,7 +30,7 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
 
     # The same file wherever the run was trained; accelerators round the inputs of convolutions to
     # ten bits, which the comparison with the network would not pass
-    cfg.device.target = "CPU"
+    cfg.device.target, cfg.device.jit_level = "CPU", None
     cfg.device.mode = "graph"  # files hold compiled graphs
     cfg.device.amp_level = "O0"  # and float32
     build.setup(cfg)

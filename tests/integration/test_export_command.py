@@ -1,12 +1,14 @@
 """The export command on a finished run, and the examples on what it writes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -80,6 +82,16 @@ def test_a_fixed_size_file_lies_in_the_run_directory_and_is_never_overwritten(wo
     printed = workshop.run("export", *arguments, "output=fixed/fcn8s.onnx", code=1)
     assert "exists already" in printed and "Traceback" not in printed
     assert file.stat().st_mtime_ns == before
+
+
+def test_a_run_of_an_accelerator_is_exported_without_one(workshop, checkpoint):
+    run = shutil.copytree(workshop.path / "to_export", workshop.path / "of_ascend")
+    config = yaml.safe_load((run / "config.resolved.yaml").read_text())
+    config["device"] |= {"target": "Ascend", "jit_level": "O2", "amp_level": "O2"}
+    (run / "config.resolved.yaml").write_text(yaml.safe_dump(config))
+    best = f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
+    printed = workshop.run("export", best, "format=safetensors", "output_dir=exported_of_ascend")
+    assert "proven against the network" in printed
 
 
 @pytest.mark.parametrize(
