@@ -14,7 +14,7 @@ from src.utils.video import Video, write_video
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(workshop):
     """A finished run: its directory and what it printed."""
     printed = workshop.train("run_a", "trainer.keep_top_k=1", "trainer.save_every_n_steps=2")

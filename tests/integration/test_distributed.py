@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(workshop):
     """Ten training images, two of them without a valid pixel, and four to validate on."""
     root = workshop.path / "partly_void"

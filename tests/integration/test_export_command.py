@@ -16,14 +16,14 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(workshop):
     scales = "model.skip_scales=[3,0.5]"
     workshop.train("to_export", "trainer.max_epochs=1", "dataset.color_order=bgr", scales)
     return f"ckpt_path={workshop.path / 'to_export' / 'checkpoints' / 'best.ckpt'}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def predicted(workshop, checkpoint):
     """A picture, whose sides are no multiples of 32, and its class ids as the project predicts."""
     picture = workshop.data / "JPEGImages" / "v00.jpg"

@@ -11,7 +11,7 @@ from trials import Trial, differences, summary
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(workshop):
     """The outcome of the run that nothing happens to."""
     trial = Trial(workshop.path / "uninterrupted", workshop.data)

@@ -33,7 +33,7 @@ class Crash(Callback):
 '''
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(workshop):
     """Overrides of a training run of four seconds."""
     (workshop.path / "endings.py").write_text(ENDINGS)
@@ -147,7 +147,7 @@ def test_the_same_sweep_started_twice_at_once_gives_two_directories(workshop, ti
     assert all([row["status"] for row in table(sweep)] == ["failed"] * 2 for sweep in sweeps)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def queued(workshop, tiny):
     """A sweep of one job, through submitit and with W&B offline."""
     before = os.environ.get("WANDB_MODE")
