@@ -176,9 +176,9 @@ def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer
     make = instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")
     try:
         return make(params=groups, learning_rate=learning_rate)
+    except UserError:
+        raise
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         kind = cfg.optimizer._target_.rpartition(".")[2]
         raise UserError(f"optimizer ({kind}): {told_line(error)}") from error
 

@@ -93,8 +93,9 @@ def command(
             except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
                 if cause := _user_error(error):
                     raise cause from error
-                if nothing := [a for a in sys.argv[1:] if _chooses_nothing(a)]:
-                    raise UserError(config_check.no_choice(nothing[0], CONF_DIR)) from error
+                for choice in _group_choices():
+                    if choice.endswith(("=null", "=")):
+                        raise UserError(config_check.no_choice(choice, CONF_DIR)) from error
                 explain = config_check.explain_composition_error
                 line = explain(error, functools.partial(_compose_as_chosen, name))
                 raise UserError(line) from error
@@ -131,7 +132,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
     """The config with the groups that the command line chooses, and Hydra's own part."""
-    chosen = [a for a in sys.argv[1:] if (CONF_DIR / a.partition("=")[0].lstrip("+")).is_dir()]
+    chosen = _group_choices()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         try:
@@ -140,9 +141,9 @@ def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
             return compose(name, overrides, return_hydra_config=True)
 
 
-def _chooses_nothing(argument: str) -> bool:
-    group, _, option = argument.partition("=")
-    return option in ("null", "") and (CONF_DIR / group).is_dir()
+def _group_choices() -> list[str]:
+    """What of the command line chooses an option of a group."""
+    return [a for a in sys.argv[1:] if (CONF_DIR / a.partition("=")[0].lstrip("+")).is_dir()]
 
 
 def _run(

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config_rules import PLAIN, RULES, Rule
-from src.utils.errors import UserError, nearest
+from src.utils.errors import UserError, nearest, told_line
 
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 # What src.build takes out of a node before it instantiates it
@@ -66,7 +66,7 @@ def _select(cfg: DictConfig, key: str) -> Any:
             return _ABSENT
         value = node[name]
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key}: {told_line(error)}") from error
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
@@ -100,8 +100,8 @@ def _check_target(path: str, node: dict) -> None:
     try:
         callable_ = get_object(target)
     except Exception as error:  # Hydra raises several kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
+        line = f"{path}._target_={target}: cannot be imported ({told_line(error)})"
+        raise UserError(line) from error
     parameters = inspect.signature(_undecorated(callable_)).parameters
     extra = TAKEN_OUT.get(path, set())
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -173,7 +173,9 @@ def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
 
 def no_choice(argument: str, conf: Path) -> str:
     """The line for `group=null` of a group that needs one of its options."""
-    options = sorted(path.stem for path in (conf / argument.partition("=")[0]).glob("*.yaml"))
+    options = sorted(
+        path.stem for path in (conf / argument.partition("=")[0].lstrip("+")).glob("*.yaml")
+    )
     return f"{argument}: a group needs one of its options; there are {', '.join(options)}"
 
 

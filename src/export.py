@@ -48,7 +48,7 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
         "class_names": data.class_names,
         "ignore_index": data.ignore_index,
         "stride": stride,
-        "skip_scales": list(cfg.model.get("skip_scales", (1.0, 1.0))),
+        "skip_scales": cfg.model.get("skip_scales", (1.0, 1.0)),
     }
     exporter = Exporter(network, data.normalization, specification, about, rebuild)
     proof = exporter.export(output)

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from src.config_interpolations import followers
 from src.engine.rundir import RESOLVED_CONFIG, newest_checkpoint, read_summary, run_directory_of
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ def _choices_of(run: Path) -> DictConfig:
         return OmegaConf.load(file).hydra.runtime.choices
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
-            f"{file}: cannot be read ({str(error).splitlines()[0]}); copy a run with its .hydra"
+            f"{file}: cannot be read ({told_line(error)}); copy a run with its .hydra"
         ) from error
 
 

@@ -52,13 +52,15 @@ class JobSweeper(Sweeper):
             )
 
     @abstractmethod
-    def check(self, varied: list[Override]) -> None:
-        """Refuses, before there is a directory, what cannot be varied as it is given."""
+    def space(self, varied: list[Override]) -> dict[str, Any]:
+        """What each key may be, as `search` takes it; asked for before there is a directory.
+
+        Raises:
+            UserError: Something cannot be varied as it is given.
+        """
 
     @abstractmethod
-    def search(
-        self, sweep: SweepDirectory, varied: list[Override]
-    ) -> tuple[Iterator[Job], Watcher]:
+    def search(self, sweep: SweepDirectory, space: dict[str, Any]) -> tuple[Iterator[Job], Watcher]:
         """The jobs, each made when it is asked for, and who is told how they come along."""
 
     def sweep(self, arguments: list[str]) -> None:
@@ -69,8 +71,7 @@ class JobSweeper(Sweeper):
         """
         overrides = self._overrides(arguments)
         common = [o.input_line for o in overrides.values() if not o.is_sweep_override()]
-        varied = [o for o in overrides.values() if o.is_sweep_override()]
-        self.check(varied)
+        space = self.space([o for o in overrides.values() if o.is_sweep_override()])
         directory = Path(self.config.hydra.sweep.dir)
         sweep = SweepDirectory(
             directory,
@@ -82,7 +83,7 @@ class JobSweeper(Sweeper):
         setup_logging(directory / "sweep.log")
         log.info("a sweep, in %s: %s", directory, " ".join(sweep.common))
         try:
-            self.launcher.run(*self.search(sweep, varied))
+            self.launcher.run(*self.search(sweep, space))
         except KeyboardInterrupt:
             log.warning("interrupted; resume_sweep=%s goes on", directory)
             raise
@@ -109,15 +110,14 @@ class JobSweeper(Sweeper):
 class GridSweeper(JobSweeper):
     """All combinations of the given values: `a=1,2`, `a=range(1,4)`, `experiment=glob(*)`."""
 
-    def check(self, varied: list[Override]) -> None:
-        for override in varied:
-            _values(override)
+    def space(self, varied: list[Override]) -> dict[str, list[str]]:
+        return {override.get_key_element(): _values(override) for override in varied}
 
     def search(
-        self, sweep: SweepDirectory, varied: list[Override]
+        self, sweep: SweepDirectory, space: dict[str, list[str]]
     ) -> tuple[Iterator[Job], Watcher]:
         if not sweep.jobs:
-            sweep.add(*product(*map(_values, varied)))
+            sweep.add(*product(*space.values()))
         log.info("%d jobs", len(sweep.jobs))
         return iter(sweep.jobs), Watcher()
 
@@ -148,24 +148,23 @@ class OptunaSweeper(JobSweeper):
             )
         self._choice = {"n_trials": n_trials, "sampler": sampler, "pruner": pruner, "seed": seed}
 
-    def check(self, varied: list[Override]) -> None:
+    def space(self, varied: list[Override]) -> dict[str, Any]:
         if not varied:
             raise UserError(
                 "nothing to search: give intervals or values, as "
                 "'optimizer.learning_rate=tag(log,interval(0.001,0.1))' or model=fcn16s,fcn8s"
             )
+        space = {}
         for override in varied:
             try:
-                _distribution(override)
+                space[override.get_key_element()] = _distribution(override)
             except ValueError as error:
                 raise UserError(f"{override.input_line}: {error}") from error
+        return space
 
-    def search(
-        self, sweep: SweepDirectory, varied: list[Override]
-    ) -> tuple[Iterator[Job], Watcher]:
+    def search(self, sweep: SweepDirectory, space: dict[str, Any]) -> tuple[Iterator[Job], Watcher]:
         from src.sweeps.search import Search  # brings Optuna
 
-        space = {override.get_key_element(): _distribution(override) for override in varied}
         direction = {"max": "maximize", "min": "minimize"}[self.config.trainer.monitor_mode]
         search = Search(sweep, space, direction, **self._choice)
         return search.jobs(), search

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.visualize import voc_palette
 
 # Pillow stretches grey PNGs of 2 and 4 bits to 0–255
@@ -159,4 +159,4 @@ def _codes(colors: np.ndarray) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return told_line(error) or type(error).__name__

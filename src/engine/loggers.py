@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.files import write_text
 from src.utils.sheets import Case
 
@@ -154,7 +154,7 @@ class WandbLogger:
             log.warning(
                 "W&B is off for this run (%s); metrics.csv has everything. Repair: "
                 "`wandb login`, or logger.wandb.mode=offline and `wandb sync` later",
-                _reason(error),
+                told_line(error) or type(error).__name__,
             )
 
     @property
@@ -211,7 +211,7 @@ class WandbLogger:
             log.warning(
                 "W&B is off from here on (%s); metrics.csv goes on. What was logged before is in "
                 "the run directory's wandb folder: `wandb sync` sends it",
-                _reason(error),
+                told_line(error) or type(error).__name__,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -223,7 +223,3 @@ class WandbLogger:
     def close(self, failed: bool) -> None:
         self._tell(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

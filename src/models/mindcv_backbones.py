@@ -8,7 +8,7 @@ from pathlib import Path
 from mindspore import Tensor, nn
 
 from src.models.weights import read_parameters
-from src.utils.errors import UserError, nearest
+from src.utils.errors import UserError, nearest, told_line
 
 STRIDES = (8, 16, 32)
 # What the feature version of HRNet keeps of the classifier and never runs
@@ -120,7 +120,7 @@ def _download(name: str) -> Path:
     try:
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent)
     except (requests.RequestException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = told_line(error)
         raise UserError(
             f"backbone {name!r}: pretrained=true, but {url} could not be fetched ({reason:.120}); "
             f"put the file at {path}, or give model.weights=FILE"

@@ -124,8 +124,7 @@ def _exported_normalization(path: str | Path) -> Normalization | None:
         about = file.metadata() or {}
     if not {"color_order", "mean", "std"} <= about.keys():
         return None
-    mean, std = (tuple(json.loads(about[key])) for key in ("mean", "std"))
-    return Normalization(about["color_order"], mean, std)
+    return Normalization(about["color_order"], json.loads(about["mean"]), json.loads(about["std"]))
 
 
 def _read_mindspore(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from src.engine.rundir import RESOLVED_CONFIG, SUMMARY
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 from src.utils.figures import Curve, read_curves
 from src.utils.files import read_json
 
@@ -123,7 +123,7 @@ def _optional(path: Path, read: Any) -> dict[str, Any]:
     try:
         return _mapping(read(path), path)
     except (UserError, OSError, ValueError, yaml.YAMLError) as error:
-        log.warning("%s: left out, not readable (%s)", path, str(error).splitlines()[0])
+        log.warning("%s: left out, not readable (%s)", path, told_line(error))
         return {}
 
 

@@ -72,8 +72,8 @@ class SweepDirectory:
         path: The directory.
         common: Overrides that all jobs are given; of a resumed sweep those of its start count.
         config: The config of the sweep, as YAML.
-        shares: Overrides that all jobs are given besides, each time they are begun or gone on with.
         resumed: The directory holds a sweep, and this process goes on with it.
+        shares: Overrides that all jobs are given besides, each time they are begun or gone on with.
 
     Raises:
         UserError: The directory already holds a sweep (`resumed`: another process is at work in

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -28,7 +28,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: could not be written ({str(error).strip().splitlines()[0]}); "
+            f"{path}: could not be written ({told_line(error)}); "
             "make room or give another output_dir; what was there before is unchanged"
         ) from error
 

@@ -110,8 +110,8 @@ def join(target: str, deterministic: bool = False) -> Ranks:
         make_deterministic()
     ms.communication.init()
     _ranks = Ranks(ms.communication.get_rank(), ms.communication.get_group_size())
-    hosts = _ranks.gather(socket.gethostname())
-    _ranks.on_this_machine = hosts.count(hosts[_ranks.rank])
+    host = socket.gethostname()
+    _ranks.on_this_machine = _ranks.gather(host).count(host)
     if not _ranks.first:  # the first saves and leaves, and the launcher ends the others
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

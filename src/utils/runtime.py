@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, told_line
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def choose_device(target: str, id: int = 0) -> None:
             ms.set_device(target, id)
     except (RuntimeError, ValueError) as error:
         log.debug("set_device failed", exc_info=True)
-        reason = ". ".join(str(error).strip().splitlines()[0].split(". ")[:2])  # advice follows
+        reason = ". ".join(told_line(error).split(". ")[:2])  # advice follows
         raise UserError(
             f"device.target={target} device.id={id}: not available on this machine ({reason}); "
             "use device=cpu, or install the MindSpore build and driver of that device"

@@ -153,4 +153,4 @@ def test_a_job_that_the_list_had_no_time_for_is_known_from_the_study(tmp_path):
 def test_an_interval_that_none_can_draw_from_is_refused(override):
     sweeper = OptunaSweeper(1, None, None, 0, {})
     with pytest.raises(UserError, match=re.escape(override)):
-        sweeper.check([OverridesParser.create().parse_override(override)])
+        sweeper.space([OverridesParser.create().parse_override(override)])

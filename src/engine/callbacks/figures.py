@@ -13,6 +13,7 @@ from mindspore import nn
 from src.engine.averaging import lent
 from src.engine.callbacks.base import Callback
 from src.engine.evaluator import Evaluation, Evaluator
+from src.utils.errors import told_line
 from src.utils.figures import (
     draw_class_iou,
     draw_confusion,
@@ -104,7 +105,7 @@ class Written:
         try:
             yield path
         except Exception as error:  # whatever it is, the run is worth more
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = told_line(error) or type(error).__name__
             log.warning("%s: not drawn or not logged (%s)", path or "figures", reason)
             log.debug("a figure failed", exc_info=True)
         else:
