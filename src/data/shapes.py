@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,10 +98,9 @@ class ShapesSource(FolderSource):
         prefix = f".{self.root.name}."
         for stale in self.root.parent.glob(f"{prefix}*"):  # of killed runs: the lock is ours
             shutil.rmtree(stale, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root.parent))
+        aside = self.root.parent / f"{prefix}tmp"
         try:
             self._write(aside)
-            aside.chmod(0o755)  # mkdtemp makes it private
             os.rename(aside, self.root)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -15,6 +15,7 @@ from src.exporting.deployment import Deployment
 from src.exporting.proof import Proof, Runner, mindspore_runner
 from src.exporting.specification import Specification
 from src.utils.errors import UserError
+from src.utils.files import atomic_write
 from src.utils.normalization import Normalization
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,7 @@ class Exporter:
                     raise UserError(f"output={path}: could not be written ({error})") from error
                 difference = max(difference, self._proof.check(load(aside), path.name, argmax))
             check_output(path, self._specification.format)
-            aside.chmod(0o644)  # MindSpore leaves its file read-only, for its owner alone
-            aside.rename(path)
+            atomic_write(path, aside.rename)
         summary = self._proof.summary(difference)
         log.info(
             "proven against the network on %s: largest difference %.2g, logits up to %.3g",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; expected a checkpoint")
     if path.suffix not in (".ckpt", ".safetensors", *_TORCH_SUFFIXES):
         raise UserError(f"{path}: expected a .ckpt, .safetensors, .pth or .pt file")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: may not be read by this user; its owner can chmod a+r it")
     try:
         arrays = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_mindspore(path)
     except UserError:

@@ -10,10 +10,12 @@ from typing import Any
 from src.utils.errors import UserError, told_line
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary sibling, flushes it to the disk and renames it to `path`.
 
     A reader, or a run that is killed in between, sees the old file or the new one, never a part.
+    The file has the permissions of the user's umask, whatever `write` leaves: MindSpore's
+    `save_checkpoint` leaves mode 0400.
 
     Raises:
         UserError: The disk is full or the folder is not writable; `path` is as it was.
@@ -21,7 +23,10 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        mode = aside.stat().st_mode
         write(aside)
+        aside.chmod(mode)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -35,7 +40,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file aside and renames it."""
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
