@@ -18,11 +18,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.engine.dropout import draw_counters
-from src.engine.step import TrainStep
+from src.device.dropout import draw_counters
+from src.engine.train_step import TrainStep
+from src.utils.console import stderr_to_log
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
-from src.utils.runtime import stderr_to_log
 
 log = logging.getLogger(__name__)
 

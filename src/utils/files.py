@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.utils.errors import UserError, told_line
+from src.utils.errors import UserError, error_summary
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
@@ -33,7 +33,7 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: could not be written ({told_line(error)}); "
+            f"{path}: could not be written ({error_summary(error)}); "
             "make room or give another output_dir; what was there before is unchanged"
         ) from error
 
