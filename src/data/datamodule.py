@@ -1,10 +1,12 @@
 """Training batches and evaluation samples of one dataset."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import mindspore.dataset as ds
@@ -13,6 +15,7 @@ import numpy as np
 from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.preparation.labels import LabelRules
 from src.data.sources.folder import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
@@ -89,13 +92,18 @@ class SegDataModule:
         self.source = source(root=Path(root))
         self.prepared_dir = Path(prepared_dir)
         found = self.source.class_names
-        if num_classes is None and not (found or class_names) and not Path(root).exists():
-            raise UserError(f"dataset.root={root}: no such folder; give the folder of the dataset")
+        if num_classes is None and not (found or class_names):
+            self.source.prepare()  # the root may be absent, which is to be told first
+            if hasattr(self.source, "samples"):
+                self.source.samples(train_split)
         self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index
         palette = self.source.palette
         self.palette = voc_palette(self.num_classes) if palette is None else palette
+        self.label_rules = LabelRules(
+            self.num_classes, ignore_index, palette, tuple(self.source.void_ids), self.source.ids
+        )
         self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.batch_size = crop_size, batch_size
         self.num_workers = num_workers
@@ -121,16 +129,11 @@ class SegDataModule:
             record_file = getattr(self.source, "record_file", None)
             if record_file is not None:
                 self._splits[split] = scan_record(
-                    record_file(split), self.prepared_dir, self.num_classes, self.ignore_index
+                    record_file(split), self.prepared_dir, self.label_rules
                 )
             else:
                 self._splits[split] = prepare_split(
-                    self.source,
-                    split,
-                    self.prepared_dir,
-                    self.num_classes,
-                    self.ignore_index,
-                    self.source.palette,
+                    self.source, split, self.prepared_dir, self.label_rules
                 )
         return {split: self._splits[split].report for split in splits}
 
@@ -210,17 +213,40 @@ class SegDataModule:
 def _class_names(
     configured: Sequence[str] | None, found: Sequence[str] | None, num_classes: int | None
 ) -> tuple[str, ...]:
+    if found and configured and tuple(found) != tuple(configured):
+        raise UserError(
+            f"dataset.class_names={_shown(configured)}: classes.txt in dataset.root names "
+            f"{_shown(found)}; make them agree, or leave one of them out"
+        )
     names = found or configured or [f"class_{i}" for i in range(num_classes or 0)]
     if num_classes is None:
         num_classes = len(names)
+    origin = "classes.txt" if found else "dataset.class_names"
+    if num_classes == 1:
+        raise UserError(
+            f"{origin if names else 'dataset.num_classes'}: one class ({_shown(names)}) cannot be "
+            "told from anything: add the background as a class, named in the order of the ids in "
+            "the label files"
+        )
     if not 1 < num_classes <= 255:
         raise UserError(
             f"dataset.num_classes={num_classes}: expected 2 to 255; give dataset.num_classes, "
             "dataset.class_names or a classes.txt in dataset.root"
         )
     if len(names) != num_classes:
-        origin = "classes.txt" if found else "dataset.class_names"
         raise UserError(
             f"dataset.num_classes={num_classes}: {origin} names {len(names)}; make them agree"
         )
-    return tuple(str(name) for name in names)
+    names = tuple(str(name) for name in names)
+    alike = Counter(normalize("NFC", name).casefold() for name in names)
+    twice = [name for name in names if alike[normalize("NFC", name).casefold()] > 1]
+    if twice:
+        raise UserError(
+            f"{origin}: {_shown(twice)}: names of classes that differ in nothing or in case alone; "
+            "expected a name of its own for each"
+        )
+    return names
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + ", …" * (len(names) > 8)

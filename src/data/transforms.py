@@ -19,13 +19,20 @@ Augmentation = Callable[
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes an image file to H×W×3 uint8 RGB.
 
-    An EXIF rotation is ignored, since label files know none. OpenCV fills what is missing of a
-    truncated JPEG with grey; preparation and prediction check for that beforehand.
+    Grey, palette and CMYK images become RGB, transparency is left out, and so is an EXIF rotation,
+    since label files know none. OpenCV fills what is missing of a truncated JPEG with grey;
+    `src.data.images.decode_whole_image` finds it.
 
     Raises:
-        ValueError: Not an image.
+        ValueError: Not an image, or of more than 8 bits a channel.
     """
-    return _decode(encoded, cv2.IMREAD_COLOR_RGB)
+    pixels = _decode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    if pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{pixels.dtype} values; expected 8 bits a channel: scale them, since what range they "
+            "use is not in the file"
+        )
+    return pixels
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
@@ -39,9 +46,12 @@ def decode_label(encoded: bytes) -> np.ndarray:
 
 def _decode(encoded: bytes, flags: int) -> np.ndarray:
     buffer = np.frombuffer(encoded, np.uint8)
-    pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
+    try:
+        pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # nothing in the buffer, or more pixels than OpenCV takes
+        pixels = None
     if pixels is None:
-        raise ValueError("not an image that OpenCV can decode")
+        raise ValueError("truncated, damaged, or not an image that OpenCV can decode")
     return pixels
 
 
