@@ -1,7 +1,9 @@
 """One weight update: forward, backward, loss scaling, accumulation, clipping, optimiser."""
 
+import math
+
 import mindspore as ms
-from mindspore import ParameterTuple, Tensor, amp, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
 from src.device.cpu_convolutions import use_cpu_convolutions
 from src.engine.ema import ExponentialMovingAverage
@@ -22,6 +24,37 @@ _scale = ops.MultitypeFuncGraph("scale")
 @_scale.register("Tensor", "Tensor")
 def _scale_tensor(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor.astype(gradient.dtype)
+
+
+class StepLog(nn.Cell):
+    """Sums over the steps of a fit, kept on the device: it need not be waited for at each step."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss_sum = _zero("loss_sum", ms.float32)
+        self.updates = _zero("updates", ms.int32)  # `loss_sum` is over them
+        self.skipped_steps = _zero("skipped_steps", ms.int32)
+        self.skipped_in_a_row = _zero("skipped_in_a_row", ms.int32)
+
+    def construct(self, loss: Tensor, updated: Tensor) -> None:
+        """Takes a step in: its loss, and whether it has updated the weights (a bool)."""
+        update = updated.astype(ms.int32)
+        ops.assign_add(self.loss_sum, ops.select(updated, loss, ops.zeros_like(loss)))
+        ops.assign_add(self.updates, update)
+        ops.assign_add(self.skipped_steps, 1 - update)
+        ops.assign(self.skipped_in_a_row, (self.skipped_in_a_row + 1) * (1 - update))
+
+    def take_mean_loss(self) -> float:
+        """Mean loss of the updates since the last call; NaN if there were none."""
+        updates = int(self.updates.asnumpy())
+        mean = float(self.loss_sum.asnumpy()) / updates if updates else math.nan
+        for parameter in (self.loss_sum, self.updates):
+            ops.assign(parameter, ops.zeros_like(parameter))
+        return mean
+
+
+def _zero(name: str, dtype: ms.Type) -> Parameter:
+    return Parameter(Tensor(0, dtype), name=f"step_log.{name}", requires_grad=False)
 
 
 class TrainStep(nn.Cell):
@@ -65,6 +98,7 @@ class TrainStep(nn.Cell):
         self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
         self.scaled = loss_scaler is not None
         self.ema = ema
+        self.log = StepLog()
         self.world_size = world_size
         self.all_reduce = ops.AllReduce() if world_size > 1 else None
         running = [p for p in network.get_parameters() if p.name.endswith(_RUNNING)]
@@ -107,7 +141,9 @@ class TrainStep(nn.Cell):
                 loss, gradients = self._sum_over_processes(loss, gradients)
         if self.scaled:
             return self._update_if_finite(loss, gradients)
-        return ops.depend(loss, self._update(gradients))
+        loss = ops.depend(loss, self._update(gradients))
+        self.log(loss, Tensor(True))
+        return loss
 
     def _sum_over_processes(
         self, loss: Tensor, gradients: tuple[Tensor, ...]
@@ -150,4 +186,5 @@ class TrainStep(nn.Cell):
             unscaled = self.map(ops.partial(_scale, factor), gradients)
             loss = ops.depend(loss, self._update(unscaled))
         self.loss_scaler.adjust(finite)
+        self.log(loss, finite)
         return loss

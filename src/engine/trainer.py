@@ -22,6 +22,7 @@ from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.loggers.base import Logger
 from src.engine.prediction import write_predictions
 from src.engine.segmenter import Segmenter
+from src.engine.sinking import SinkCallbacks, close_queue, sink_size
 from src.engine.state import FitState
 from src.engine.train_step import TrainStep
 from src.utils.console import progress
@@ -48,7 +49,7 @@ class Trainer:
         monitor_mode: "max" or "min".
         gradient_clip, accumulate: See `TrainStep`.
         save_last: Keeps the newest weights and the state that a resumed run starts from; Ctrl-C and
-            SIGTERM then wait for the end of a step (in sink mode of an epoch), and what is reached
+            SIGTERM then wait for the end of a step (with sinking of a sink), and what is reached
             there is saved.
         save_every_n_epochs: The newest state is saved after every n-th epoch, and at the end.
         save_every_n_steps: It is also saved so often within epochs; None saves at epoch ends.
@@ -58,7 +59,9 @@ class Trainer:
         log_every_n_steps: Loss, learning rate and speed are logged so often.
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
         loss_scaler: Made anew for a fit by this function; None scales nothing.
-        sink_mode: Feeds whole epochs to the device without returning to Python (accelerators).
+        sink_mode: Hands several steps at a time to the device, which has a queue of its own for
+            the data: as many as divide an epoch, up to `log_every_n_steps`. What is due within
+            (logging, saving) is done at the end. Without effect on the CPU and in PyNative mode.
         process_group: The processes that train together, each with batches of its own; None is one.
     """
 
@@ -118,6 +121,7 @@ class Trainer:
         self.evaluator: Evaluator | None = None
         self.checkpointing = Checkpointing()
         self._rate: Callable[[int], float] = lambda step: math.nan
+        self._sinks, self._sink_size = False, 1
 
     def __enter__(self) -> "Trainer":
         return self
@@ -187,12 +191,11 @@ class Trainer:
         shared = f", shared by {processes} processes" if processes > 1 else ""
         counts = (self.max_epochs, steps, batch_size, shared)
         log.info("training %d epochs of %d steps, %d images a step%s", *counts)
-        if self.sink_mode and self.save_every_n_steps:
-            log.warning(
-                "trainer.save_every_n_steps=%d has no effect: device.sink_mode=true gives the "
-                "device an epoch at a time",
-                self.save_every_n_steps,
-            )
+        compiled = ms.get_context("mode") == ms.GRAPH_MODE
+        self._sinks = self.sink_mode and compiled and ms.get_context("device_target") != "CPU"
+        self._sink_size = sink_size(steps, self.log_every_n_steps) if self._sinks else 1
+        if self._sinks:
+            log.info("device.sink_mode=true: %d steps at a time", self._sink_size)
         callbacks = [StateTracker(), *self.callbacks]
         if self.save_last:
             callbacks.append(self.checkpointing)
@@ -225,25 +228,54 @@ class Trainer:
                 callback.on_train_epoch_end(context)
         if epochs < self.max_epochs and state.stop_reason is None:
             batches.set_init_step(state.step)  # the pipeline skips them without reading
-            ms.train.Model(self.train_step).train(
-                self.max_epochs,
-                batches,
-                callbacks=list(callbacks),
-                dataset_sink_mode=self.sink_mode,
-                initial_epoch=epochs,
-            )
+            model = ms.train.Model(self.train_step)
+            if self._sinks:
+                self._sink(model, batches, callbacks)
+            else:
+                model.train(
+                    self.max_epochs, batches, callbacks=list(callbacks), initial_epoch=epochs
+                )
         else:
             log.info("nothing is left to train after epoch %d", state.epoch)
             for callback in own:
                 callback.on_train_end(context)
 
+    def _sink(
+        self,
+        model: ms.train.Model,
+        batches: ms.dataset.Dataset,
+        callbacks: Sequence[ms.train.Callback],
+    ) -> None:
+        state, size = self.state, self._sink_size
+        if state.step % size:  # MindSpore would feed the device from the last multiple on
+            raise UserError(
+                f"resume: the state is of step {state.step}, device.sink_mode=true goes on at "
+                f"multiples of {size} alone; set device.sink_mode=false"
+            )
+        try:
+            model.train(
+                self.max_epochs * state.steps_per_epoch // size,
+                batches,
+                callbacks=SinkCallbacks(callbacks, state.steps_per_epoch),
+                dataset_sink_mode=True,
+                sink_size=size,
+                initial_epoch=state.step // size,
+            )
+        except BaseException:
+            close_queue(batches)
+            raise
+
     def learning_rate(self, step: int) -> float:
-        """The rate of a step, counted from 1."""
-        return self._rate(step - 1)
+        """The rate of the newest update at a step, counted from 1."""
+        return self._rate(max(0, step - self.state.skipped_steps - 1))
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether `step` is a multiple of `every`, or one lies in the sink that it ends."""
+        return step % every < self._sink_size
 
     def is_logged(self, step: int) -> bool:
         """Whether `step` is one whose loss is read and logged: each n-th, and an epoch's last."""
-        return step % self.log_every_n_steps == 0 or step % self.state.steps_per_epoch == 0
+        return self.is_due(self.log_every_n_steps, step) or step % self.state.steps_per_epoch == 0
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether a monitored value beats another; NaN never does, and 0.0 is a value."""
