@@ -54,7 +54,9 @@ def test_inside_a_long_call_the_first_signal_is_told_and_the_second_ends_the_pro
         process.stdout.readline()
         time.sleep(0.5)  # inside the call
         process.send_signal(number)
-        assert f"{number.name}: stopping where it can be saved" in process.stderr.readline().decode()
+        assert (
+            f"{number.name}: stopping where it can be saved" in process.stderr.readline().decode()
+        )
         assert process.poll() is None
         process.send_signal(number)
         assert process.wait(timeout=20) == 128 + number
