@@ -1,6 +1,7 @@
 """One weight update: forward, backward, loss scaling, accumulation, clipping, optimiser."""
 
 import math
+from collections.abc import Sequence
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
@@ -24,6 +25,27 @@ _scale = ops.MultitypeFuncGraph("scale")
 @_scale.register("Tensor", "Tensor")
 def _scale_tensor(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor.astype(gradient.dtype)
+
+
+def _messages(sizes: Sequence[int], most: float) -> list[tuple[int, int]]:
+    """First and end of runs of neighbours, the last run first: as long as `most` bytes allow."""
+    messages = [(len(sizes) - 1, len(sizes))]
+    for index in range(len(sizes) - 2, -1, -1):
+        end = messages[-1][1]
+        if sum(sizes[index:end]) <= most:
+            messages[-1] = (index, end)
+        else:
+            messages.append((index, index + 1))
+    return messages
+
+
+def _split(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The parts of a concatenation, in the shapes of what was concatenated."""
+    start, parts = 0, ()
+    for tensor in like:
+        parts = (*parts, flat[start : start + tensor.size].reshape(tensor.shape))
+        start += tensor.size
+    return parts
 
 
 class StepLog(nn.Cell):
@@ -67,7 +89,7 @@ class TrainStep(nn.Cell):
     over its part, are averaged.
 
     Args:
-        network: Images → logits N×C×H×W. Its convolutions are changed (`use_cpu_convolutions`).
+        network: Images → logits N×C×H×W.
         loss: See `src.losses`; `parts` and `divisor` let a batch be worked off in parts.
         optimizer: A MindSpore optimizer over the network's trainable parameters.
         accumulate: Parts that a batch is worked off in.
@@ -75,6 +97,9 @@ class TrainStep(nn.Cell):
         loss_scaler: For mixed precision; a step whose gradients overflow is left out.
         ema: Takes the new weights in after each update.
         world_size: Processes that work on the step together.
+        all_reduce_megabytes: Gradients are summed over the processes in messages of up to this
+            size, each gathered from as many of them as fit; None sends one message a parameter.
+        fast_convolutions: Changes the network's convolutions on the CPU (`use_cpu_convolutions`).
     """
 
     def __init__(
@@ -87,9 +112,12 @@ class TrainStep(nn.Cell):
         loss_scaler: amp.LossScaler | None = None,
         ema: ExponentialMovingAverage | None = None,
         world_size: int = 1,
+        all_reduce_megabytes: float | None = None,
+        fast_convolutions: bool = True,
     ) -> None:
         super().__init__(auto_prefix=False)
-        use_cpu_convolutions(network)
+        if fast_convolutions:
+            use_cpu_convolutions(network)
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
@@ -101,6 +129,8 @@ class TrainStep(nn.Cell):
         self.log = StepLog()
         self.world_size = world_size
         self.all_reduce = ops.AllReduce() if world_size > 1 else None
+        sizes = [parameter.nbytes for parameter in optimizer.parameters]
+        self.messages = _messages(sizes, (all_reduce_megabytes or 0) * 2**20)
         running = [p for p in network.get_parameters() if p.name.endswith(_RUNNING)]
         self.statistics = ParameterTuple(running if world_size > 1 else [])
         self.map = ops.HyperMap()
@@ -155,17 +185,21 @@ class TrainStep(nn.Cell):
         """
         loss = self.all_reduce(loss)
         sent, summed = loss, ()
-        for gradient in gradients[::-1]:
-            sent = self.all_reduce(ops.depend(gradient, sent))
-            summed = (sent, *summed)
+        for first, end in self.messages:
+            part = gradients[first:end]
+            if len(part) == 1:
+                sent = self.all_reduce(ops.depend(part[0], sent))
+                summed = (sent, *summed)
+            else:
+                flat = ops.concat([gradient.reshape(-1) for gradient in part])
+                sent = self.all_reduce(ops.depend(flat, sent))
+                summed = (*_split(sent, part), *summed)
         if len(self.statistics) > 0:
             flat = ops.concat([statistic.reshape(-1) for statistic in self.statistics])
             flat = self.all_reduce(ops.depend(flat, sent)) / self.world_size
-            start = 0
-            for statistic in self.statistics:
-                end = start + statistic.size
-                ops.assign(statistic, flat[start:end].reshape(statistic.shape))
-                start = end
+            means = _split(flat, self.statistics)
+            for i in range(len(self.statistics)):
+                ops.assign(self.statistics[i], means[i])
         return loss, summed
 
     def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:

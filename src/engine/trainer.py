@@ -2,6 +2,7 @@
 
 import logging
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -58,10 +59,12 @@ class Trainer:
             `val/ema/miou` …; a `monitor` of that kind makes it the weights that are kept as best.
         log_every_n_steps: Loss, learning rate and speed are logged so often.
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
-        loss_scaler: Made anew for a fit by this function; None scales nothing.
+        amp_dtype: "float16", or "bfloat16", which needs no loss scaling.
+        loss_scaler: Made anew for a fit by this function, in float16; None scales nothing.
         sink_mode: Hands several steps at a time to the device, which has a queue of its own for
             the data: as many as divide an epoch, up to `log_every_n_steps`. What is due within
             (logging, saving) is done at the end. Without effect on the CPU and in PyNative mode.
+        fast_convolutions, all_reduce_megabytes: See `TrainStep`.
         process_group: The processes that train together, each with batches of its own; None is one.
     """
 
@@ -85,8 +88,11 @@ class Trainer:
         ema_decay: float | None = None,
         log_every_n_steps: int = 10,
         amp_level: str = "O0",
+        amp_dtype: str = "float16",
         loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
         sink_mode: bool = False,
+        fast_convolutions: bool = True,
+        all_reduce_megabytes: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
@@ -107,8 +113,11 @@ class Trainer:
         self.ema_decay = ema_decay
         self.log_every_n_steps = log_every_n_steps
         self.amp_level = amp_level
-        self.loss_scaler = loss_scaler
+        self.amp_dtype = amp_dtype
+        self.loss_scaler = loss_scaler if amp_dtype == "float16" else None
         self.sink_mode = sink_mode
+        self.fast_convolutions = fast_convolutions
+        self.all_reduce_megabytes = all_reduce_megabytes
         self.monitors_ema = monitor.startswith("val/ema/")
         if self.monitors_ema and ema_decay is None:
             raise UserError(
@@ -173,7 +182,7 @@ class Trainer:
             self._rate = learning_rate
         # Each rank drops other values
         make_dropout_repeatable(network, (ms.get_seed() or 0) + self.process_group.rank * 2**31)
-        set_precision(network, self.amp_level)
+        set_precision(network, self.amp_level, self.amp_dtype)
         scaler = self.loss_scaler() if self.loss_scaler else None
         decay = self.ema_decay
         ema = None if decay is None else ExponentialMovingAverage(network, decay)
@@ -186,6 +195,8 @@ class Trainer:
             scaler,
             ema,
             self.process_group.world_size,
+            self.all_reduce_megabytes,
+            self.fast_convolutions,
         )
         processes = self.process_group.world_size
         shared = f", shared by {processes} processes" if processes > 1 else ""
@@ -205,6 +216,7 @@ class Trainer:
         self.checkpointing.trainer = self
         if resume:
             self.checkpointing.restore()
+        self._check_equal_weights(network)
         guarded = self.save_last and self.process_group.is_main_process
         try:
             with self.checkpointing.guard() if guarded else nullcontext():
@@ -264,6 +276,22 @@ class Trainer:
         except BaseException:
             close_queue(batches)
             raise
+
+    def _check_equal_weights(self, network: nn.Cell) -> None:
+        """Refuses processes that start from different weights: gradients alone are exchanged."""
+        if self.process_group.world_size == 1:
+            return
+        checksum = 0
+        for parameter in network.get_parameters():
+            checksum = zlib.crc32(parameter.asnumpy(), checksum)
+        checksums = self.process_group.gather(checksum)
+        for rank, other in enumerate(checksums):
+            if other != checksums[0]:
+                raise UserError(
+                    f"rank {rank} starts from other weights than rank 0: give all processes the "
+                    "same code, seed and files (model.weights, mindcv's downloads, the run that is "
+                    "resumed)"
+                )
 
     def learning_rate(self, step: int) -> float:
         """The rate of the newest update at a step, counted from 1."""

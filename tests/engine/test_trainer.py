@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.device.process_group import ProcessGroup
 from src.engine.callbacks.base import Callback
 from src.engine.callbacks.monitors import MetricLogger, NonFiniteGuard
 from src.engine.callbacks.progress import ProgressBar
@@ -361,3 +362,18 @@ def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refus
         assert one.further[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
     with pytest.raises(UserError, match="Pixels: gives a score ones, which another"):
         evaluator(Pixels(), Pixels()).run(3)
+
+
+def test_processes_that_start_from_other_weights_are_refused(tmp_path):
+    class Pair(ProcessGroup):
+        def gather(self, value):
+            return [value, value + 1]
+
+    with pytest.raises(UserError, match="rank 1 starts from other weights than rank 0"):
+        fit(tmp_path, [], process_group=Pair(0, 2))
+
+
+def test_bfloat16_needs_no_loss_scaler(tmp_path):
+    options = {"amp_level": "O2", "loss_scaler": SCALER}
+    assert Trainer(tmp_path, **options).loss_scaler is SCALER
+    assert Trainer(tmp_path, **options, amp_dtype="bfloat16").loss_scaler is None
