@@ -101,9 +101,7 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
     elif not cfg.model.backbone.get("pretrained", False) and not generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones). "
-            "Without one it wants a low rate and a warm-up, as optimizer.learning_rate=0.002 "
-            "scheduler.warmup_steps=200"
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
         )
     freeze(net, cfg.model.get("frozen", ()))
     if cfg.model.get("frozen_norm"):
