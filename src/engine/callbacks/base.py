@@ -36,6 +36,9 @@ class TrainerView(Protocol):
     sink_mode: bool
 
     @property
+    def val_count(self) -> int: ...
+
+    @property
     def checkpoint_dir(self) -> Path: ...
 
     def log(self, metrics: dict[str, float]) -> None: ...
