@@ -140,13 +140,13 @@ def _entry(line: str, origin: Path, root: Path, images: Files) -> Entry:
         words = line.split(" ")
         ways = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
         columns = line.split()
-    pairs = []
+    pairs = set()
     for first, second in ways:
         image, label = _find_image(first.strip(), root, images), _find_path(second.strip(), root)
         if image is not None and label is not None:
-            pairs.append(Entry(image.name, image.image, label))
+            pairs.add(Entry(image.name, image.image, label))
     if len(pairs) == 1:
-        return pairs[0]
+        return pairs.pop()
     expected = "expected a name, or an image and its label, separated by a tab or a blank"
     if pairs:
         raise UserError(f"{origin}: the line '{line}' can be read in two ways; put a tab there")
