@@ -1,6 +1,5 @@
 """Training batches and evaluation samples of one dataset."""
 
-import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,14 +12,14 @@ import cv2
 import mindspore.dataset as ds
 import numpy as np
 
-from src.data.loader import EpochSampler, Prefetched, TrainSamples
+from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.preparation.labels import LabelRules
 from src.data.sources.folder import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
-from src.utils.normalization import IMAGENET_RGB
+from src.utils.normalization import Normalization
 from src.utils.palette import voc_palette
 from src.utils.processes import available_cores
 
@@ -69,8 +68,6 @@ class SegDataModule:
         num_workers: Threads that decode and augment; at most the cores of the machine are used.
         limit_samples: Only the first so many samples of each split; None takes all.
         seed: Of order and augmentation.
-
-    `normalization` is an attribute: what the weights expect is known after the network is built.
     """
 
     def __init__(
@@ -112,11 +109,7 @@ class SegDataModule:
         self.num_workers = num_workers
         self.limit_samples = limit_samples
         self.seed = seed
-        self.normalization = IMAGENET_RGB  # until it is known what the weights expect
-        self._make_transform = functools.partial(
-            TrainTransform, crop_size, scale_range, flip, ignore_index, augmentations
-        )
-        self._make_transform(self.normalization)  # refuses wrong values before data is touched
+        self._transform = TrainTransform(crop_size, scale_range, flip, ignore_index, augmentations)
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
@@ -153,23 +146,33 @@ class SegDataModule:
         record = MindRecordFile(self.record_file(split))
         return record, min(len(record), self.limit_samples or len(record))
 
-    def train_samples(self) -> TrainSamples:
-        """The augmented training pairs by key, as `train_batches` reads them."""
-        transform = self._make_transform(self.normalization)
-        return TrainSamples(*self._open(self.train_split), transform, self.seed)
+    def train_crops(self) -> TrainCrops:
+        """The augmented training crops by key, before they are normalised."""
+        return TrainCrops(*self._open(self.train_split), self._transform, self.seed)
 
     def train_batches(
-        self, first_epoch: int = 1, accumulate: int = 1, rank: int = 0, world_size: int = 1
+        self,
+        normalization: Normalization,
+        first_epoch: int = 1,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> ds.Dataset:
         """Batches of images N×3×H×W float32 (normalised) and labels N×H×W int32, shuffled.
 
         N is `batch_size * accumulate`: this process's part of a step's images, of which there are
         `world_size` times as many. What is left at an epoch's end is dropped.
 
+        Args:
+            normalization: What the network's weights expect of an image.
+            first_epoch: The first pass over the dataset is this epoch, from 1.
+            accumulate: See `src.engine.train_step.TrainStep`.
+            rank, world_size: See `src.device.process_group.ProcessGroup`.
+
         Raises:
             UserError: The split holds less than one batch of all processes.
         """
-        samples = self.train_samples()
+        samples = TrainSamples(self.train_crops(), normalization)
         batch = self.batch_size * accumulate
         if len(samples) < batch * world_size:
             times = f" × trainer.accumulate={accumulate}" if accumulate > 1 else ""
