@@ -145,10 +145,9 @@ class Trainer:
         return self.output_dir / "checkpoints"
 
     @property
-    def wandb_id(self) -> str | None:
-        """The id of the run in Weights & Biases, if a logger writes there."""
-        ids = (getattr(logger, "run_id", None) for logger in self.loggers)
-        return next(filter(None, ids), None)
+    def tracker_ids(self) -> dict[str, str]:
+        """The ids of the run in trackers that are on, by logger name."""
+        return {logger.name: logger.run_id for logger in self.loggers if logger.run_id}
 
     def fit(
         self,
@@ -221,6 +220,9 @@ class Trainer:
         try:
             with self.checkpointing.guard() if guarded else nullcontext():
                 self._run(batches, callbacks, own)
+            if self.state.best:
+                for logger in self.loggers:
+                    logger.log_best(self.state.best)
         finally:
             for callback in own:
                 callback.close()

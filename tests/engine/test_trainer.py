@@ -180,6 +180,7 @@ def test_the_k_best_checkpoints_are_kept(tmp_path):
         Scripted([math.nan, 0.3, 0.1, 0.5, 0.2, 0.4]),
         max_epochs=6,
         keep_top_k=2,
+        save_last=False,
     )
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["epoch_004.ckpt", "epoch_006.ckpt"]
@@ -359,7 +360,7 @@ def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refus
     one = evaluator(Pixels())
     for _ in range(2):  # counts are cleared in between
         assert one.run(3).log_metrics("val")["val/ones"] == 1.0
-        assert one.further[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
+        assert one.extra_metrics[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
     with pytest.raises(UserError, match="Pixels: gives a score ones, which another"):
         evaluator(Pixels(), Pixels()).run(3)
 
