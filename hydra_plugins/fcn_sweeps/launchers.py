@@ -22,7 +22,7 @@ from src.sweeps.jobs import Job
 from src.sweeps.pool import Handle, Pool, Watcher
 from src.utils.console import setup_logging
 from src.utils.errors import UserError
-from src.utils.processes import available_cores
+from src.utils.processes import available_cores, default_workers
 
 log = logging.getLogger("src.sweeps")
 
@@ -128,7 +128,8 @@ class ProcessLauncher(JobLauncher):
     def shares(self, given: Collection[str]) -> list[str]:
         if self.n_jobs == 1:
             return []
-        shares = {"dataset.num_workers": min(self.config.dataset.num_workers, self._share())}
+        workers = self.config.dataset.num_workers or default_workers(self._share())
+        shares = {"dataset.num_workers": min(workers, self._share())}
         if self.config.device.threads is None:
             shares["device.threads"] = self._share()
         return [f"{key}={value}" for key, value in shares.items() if key not in given]
