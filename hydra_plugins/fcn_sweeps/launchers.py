@@ -87,9 +87,8 @@ class JobLauncher(Launcher):
         return returns
 
     def _environment(self) -> dict[str, str]:
-        """Variables for the jobs: a group for their W&B runs, unless the user has named one."""
-        name = Path(self.config.hydra.sweep.dir).resolve().name
-        return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", name)}
+        """Variables for the jobs: the group of their runs in trackers, see conf/logger."""
+        return {"SWEEP_GROUP": Path(self.config.hydra.sweep.dir).resolve().name}
 
 
 class ProcessLauncher(JobLauncher):
