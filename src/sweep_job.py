@@ -1,7 +1,7 @@
 """One job of a sweep: `python -m src.sweep_job DIR OVERRIDE … -- RESOURCE_OVERRIDE …`.
 
-It is started by the sweep and does what `python -m src.train` does, but what refuses it before it has a directory is written
-into DIR, and it ends with the process that started it.
+It is started by the sweep and does what `python -m src.train` does, but what refuses it before it
+has a directory is written into DIR, and it ends with the process that started it.
 """
 
 import faulthandler
