@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch_writer import View, save_torch
 
 from src.models.torch_files import is_torch_file, read_torch_file
 from src.utils.errors import UserError
@@ -206,14 +207,7 @@ def test_big_endian_files_are_refused(tmp_path):
     ],
 )
 def test_tensors_that_reach_outside_their_storage_are_refused(tmp_path, offset, shape, strides):
-    head, tail = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n",
-        b"tQ",
-    )
-    storage = head + b"X\x01\0\0\x000X\x03\0\0\0cpuK\x0c" + tail
-    view = b"".join(pickle.dumps(part, protocol=2)[2:-1] for part in (offset, shape, strides))
-    body = b"\x80\x02}X\x01\0\0\0a" + storage + view + b"tRs."
-    path = zip_file(tmp_path / "x.pth", body, **{"data/0": BASE.tobytes()})
+    path = save_torch({"a": View(BASE, offset, shape, strides)}, tmp_path / "x.pth")
     with pytest.raises((pickle.UnpicklingError, ValueError)):
         read_torch_file(path)
 
@@ -239,11 +233,7 @@ def test_other_files_are_not_torchs(tmp_path):
 # --- the parameters among what else was saved ------------------------------------------------
 
 
-def nested(torch, *keys):
-    content = {"conv.weight": torch.ones(1)}
-    for key in reversed(keys):
-        content = {key: content, "epoch": 3, "loss": torch.tensor(0.1)}
-    return content
+ONE = {"conv.weight": np.ones(1)}
 
 
 @pytest.mark.parametrize(
@@ -251,24 +241,30 @@ def nested(torch, *keys):
     [(), ("state_dict",), ("model_state_dict",), ("net",), ("model",), ("mine",), ("a", "model")],
 )
 def test_dictionaries_around_the_parameters_are_opened(tmp_path, keys):
-    torch = pytest.importorskip("torch")
-    path = save(torch, nested(torch, *keys), tmp_path / "best.pth.tar", "zip")
+    content = ONE
+    for key in reversed(keys):
+        content = {key: content, "epoch": 3, "loss": np.array(0.1)}
+    path = save_torch(content, tmp_path / "best.pth.tar")
     assert list(read_torch_file(path)) == ["conv.weight"]
 
 
 def test_averaged_parameters_come_before_those_they_average(tmp_path):
-    torch = pytest.importorskip("torch")
-    content = {"state_dict": {"w": torch.zeros(1)}, "state_dict_ema": {"w": torch.ones(1)}}
-    path = save(torch, content, tmp_path / "x.pth", "zip")
-    assert read_torch_file(path)["w"] == 1
+    content = {"state_dict": {"w": np.zeros(1)}, "state_dict_ema": {"w": np.ones(1)}}
+    assert read_torch_file(save_torch(content, tmp_path / "x.pth"))["w"] == 1
 
 
-def test_of_several_networks_none_is_guessed(tmp_path):
-    torch = pytest.importorskip("torch")
-    content = {name: {"w": torch.zeros(1)} for name in ("student", "teacher")}
-    path = save(torch, content, tmp_path / "x.pth", "zip")
-    with pytest.raises(UserError, match=r"\(student, teacher\).*torch.load\(FILE\)\['student'\]"):
-        read_torch_file(path)
+@pytest.mark.parametrize(
+    ("content", "names", "first"),
+    [
+        ({"student": ONE, "teacher": ONE}, "student, teacher", "['student']"),
+        ({"g": {"net": ONE}, "d": {"net": ONE}, "x": ONE}, "g.net, d.net, x", "['g']['net']"),
+    ],
+)
+def test_of_several_networks_none_is_guessed(tmp_path, content, names, first):
+    with pytest.raises(UserError) as error:
+        read_torch_file(save_torch(content, tmp_path / "x.pth"))
+    assert f"several networks ({names})" in str(error.value)
+    assert f"torch.load(FILE){first}" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

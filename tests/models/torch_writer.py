@@ -16,6 +16,7 @@ def save_torch(content: Any, path: Path) -> Path:
     pickler.dump(content)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", file.getvalue())
+        archive.writestr("archive/version", "3")
         for key, array in enumerate(pickler.storages):
             archive.writestr(f"archive/data/{key}", array.tobytes())
     return path
