@@ -20,6 +20,14 @@ from src.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# What torch calls the parameters of a batch normalisation
+TORCH_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # 0x1950a86a20f9469cfc6c, pickled
 _LIGHTNING = "pytorch-lightning_version"
 _REPAIR = "where it was made, save the parameters alone: torch.save(model.state_dict(), 'x.pth')"

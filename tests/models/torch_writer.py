@@ -59,6 +59,7 @@ class _Pickler(pickle._Pickler):  # the Python one, whose dispatch table can be 
         self.save_reduce(rebuild, (_Storage(view.base), *view[1:], False, {}))
 
     def save_array(self, array: np.ndarray) -> None:
+        array = array.copy(order="C")
         strides = tuple(s // array.itemsize for s in array.strides)
         self.save_view(View(array, 0, array.shape, strides))
 
