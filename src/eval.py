@@ -2,17 +2,17 @@
 
 from omegaconf import DictConfig
 
-from src.cli import command, save_resolved
-from src.engine.rundir import RunDirectory
+from src.cli.command import command, save_resolved
+from src.runs.directory import RunDirectory
 
 
 @command("eval", from_checkpoint=True)
 def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     """Evaluates at native resolution, prints the tables, writes `eval.json`."""
-    from src import build  # brings MindSpore
+    from src.cli import build  # brings MindSpore
     from src.engine.callbacks.figures import evaluation_figures
     from src.engine.trainer import Trainer
-    from src.utils.figures import weights_name
+    from src.runs.names import weights_name
 
     build.setup(cfg)
     data = build.datamodule(cfg)
@@ -23,7 +23,7 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
     evaluator = build.evaluator(cfg, network, data, cfg.split)
     evaluation = trainer.evaluate(evaluator)
-    if run.leads:
+    if run.is_main_process:
         evaluation.save(run.path / "eval.json")
         name = weights_name(cfg.ckpt_path)
         evaluation_figures(evaluator, evaluation, run.path / "figures", name)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.cli import command, save_resolved
-from src.engine.rundir import RunDirectory
+from src.cli.command import command, save_resolved
+from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
 
 log = logging.getLogger("src.export")  # not __name__, which is __main__ here
@@ -15,7 +15,7 @@ log = logging.getLogger("src.export")  # not __name__, which is __main__ here
 @command("export", from_checkpoint=True)
 def export(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes the file, proves it against the network, writes `export.json` beside the log."""
-    from src import build  # brings MindSpore
+    from src.cli import build  # brings MindSpore
     from src.exporting.exporter import Exporter, check_output
     from src.exporting.specification import Specification
     from src.utils.files import write_json

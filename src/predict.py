@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.cli import command, save_resolved
-from src.engine.rundir import RunDirectory
+from src.cli.command import command, save_resolved
+from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
 
 log = logging.getLogger("src.predict")  # __name__ is __main__ here
@@ -15,7 +15,7 @@ log = logging.getLogger("src.predict")  # __name__ is __main__ here
 @command("predict", from_checkpoint=True)
 def predict(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes class ids, palette picture and overlay of every image and frame, at its own size."""
-    from src import build  # brings MindSpore
+    from src.cli import build  # brings MindSpore
     from src.data.images import find_files, read_file
     from src.engine.trainer import Trainer
 

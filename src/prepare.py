@@ -2,14 +2,14 @@
 
 from omegaconf import DictConfig
 
-from src.cli import command
-from src.engine.rundir import RunDirectory
+from src.cli.command import command
+from src.runs.directory import RunDirectory
 
 
 @command("prepare")
 def prepare(cfg: DictConfig, run: RunDirectory) -> None:
     """Fetches or makes the dataset, converts its splits, prints and writes their reports."""
-    from src import build  # brings MindSpore
+    from src.cli import build  # brings MindSpore
     from src.utils.files import write_json
 
     data = build.datamodule(cfg)

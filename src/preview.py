@@ -4,8 +4,8 @@ import logging
 
 from omegaconf import DictConfig
 
-from src.cli import command
-from src.engine.rundir import RunDirectory
+from src.cli.command import command
+from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
 
 log = logging.getLogger("src.preview")  # __name__ is __main__ here
@@ -14,8 +14,8 @@ log = logging.getLogger("src.preview")  # __name__ is __main__ here
 @command("preview")
 def preview(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes `preview.png`: the first training samples of epoch 1, augmented, in true colours."""
-    from src import build  # brings MindSpore
-    from src.utils.sheets import Classes, Window, draw_windows
+    from src.cli import build  # brings MindSpore
+    from src.visualization.sheets import Classes, Window, draw_crops
 
     if cfg.count < 1:
         raise UserError(f"count={cfg.count}: expected at least 1")
@@ -29,7 +29,7 @@ def preview(cfg: DictConfig, run: RunDirectory) -> None:
         f"seed {cfg.seed} · left as the network gets it, right with its label"
     )
     classes = Classes(data.class_names, data.palette, data.ignore_index)
-    draw_windows(path, windows, classes, "Training samples", subtitle)
+    draw_crops(path, windows, classes, "Training samples", subtitle)
     log.info("%d training samples → %s", len(windows), path)
 
 

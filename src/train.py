@@ -2,25 +2,25 @@
 
 from omegaconf import DictConfig
 
-from src.cli import command, save_resolved
-from src.engine.rundir import RunDirectory
+from src.cli.command import command, save_resolved
+from src.runs.directory import RunDirectory
 
 
 @command("train", resumable=True)
 def train(cfg: DictConfig, run: RunDirectory) -> None:
     """Prepares the data if needed, trains, validates, keeps best and last weights."""
-    from src import build  # brings MindSpore
+    from src.cli import build  # brings MindSpore
 
     build.setup(cfg)
     data = build.datamodule(cfg)
     network = build.network(cfg, data)
-    build.settle_class_weights(cfg, data)
+    build.resolve_class_weights(cfg, data)
     with build.trainer(cfg, run.wandb_id) as trainer:
         save_resolved(cfg, run, show=cfg.print_config)
         run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
 
-        ranks = trainer.ranks
-        batches = data.train_batches(1, trainer.accumulate, ranks.rank, ranks.size)
+        group = trainer.process_group
+        batches = data.train_batches(1, trainer.accumulate, group.rank, group.world_size)
         schedule = build.schedule(cfg, trainer, batches)
         optimizer = build.optimizer(cfg, network, schedule)
         evaluator = build.evaluator(cfg, network, data)
@@ -31,7 +31,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
             run.update(**trainer.state.summary())  # of an interrupted run, too
 
         if state.best_evaluation is not None:
-            weights = ", averaged weights" if trainer.monitors_average else ""
+            weights = ", averaged weights" if trainer.monitors_ema else ""
             state.best_evaluation.show(f"best: epoch {state.best['epoch']}{weights}, percent")
         run.update(reason=state.stop_reason)
 

@@ -31,7 +31,7 @@ RANK_SECONDS = 15  # in which the death of a rank has to end its job
 
 
 @dataclass
-class Tally:
+class LabelStatistics:
     """What was done in the rounds of one kind, and what went wrong."""
 
     rounds: int = 0
@@ -52,10 +52,10 @@ class Soak:
         self.folder = folder
         self.until = time.monotonic() + seconds
         self.data = make_dataset(folder / "data")
-        self.tallies = {name: Tally() for name in self.kinds()}
+        self.tallies = {name: LabelStatistics() for name in self.kinds()}
         self._whole: dict[int, dict[str, object]] = {}  # outcome by number of ranks
 
-    def kinds(self) -> dict[str, Callable[[Tally], None]]:
+    def kinds(self) -> dict[str, Callable[[LabelStatistics], None]]:
         """The kinds of rounds by what is done in them."""
         return {
             "SIGKILL at one to three random moments": self.kill,
@@ -70,70 +70,76 @@ class Soak:
         """Runs the rounds in turn; returns whether nothing was lost."""
         while time.monotonic() < self.until:
             for name, kind in self.kinds().items():
-                tally = self.tallies[name]
-                if time.monotonic() >= self.until or tally.skipped:
+                statistics = self.tallies[name]
+                if time.monotonic() >= self.until or statistics.skipped:
                     continue
                 self.seed = random.randrange(2**32)
                 random.seed(self.seed)
-                tally.rounds += 1
+                statistics.rounds += 1
                 try:
-                    kind(tally)
+                    kind(statistics)
                 except Exception as error:  # whatever it is, it is a finding
-                    tally.lost.append(f"{type(error).__name__}: {error}")
-                state = f"LOST {tally.lost[-1]}" if tally.lost else tally.skipped or "as it should"
-                console.print(f"{name}, round {tally.rounds}, seed {self.seed}: {state}")
-        return not any(tally.lost for tally in self.tallies.values())
+                    statistics.lost.append(f"{type(error).__name__}: {error}")
+                state = (
+                    f"LOST {statistics.lost[-1]}"
+                    if statistics.lost
+                    else statistics.skipped or "as it should"
+                )
+                console.print(f"{name}, round {statistics.rounds}, seed {self.seed}: {state}")
+        return not any(statistics.lost for statistics in self.tallies.values())
 
-    def kill(self, tally: Tally) -> None:
-        trial = self.trial("killed", tally)
+    def kill(self, statistics: LabelStatistics) -> None:
+        trial = self.trial("killed", statistics)
         for rows in sorted(random.randrange(ROWS) for _ in range(random.randint(1, 3))):
-            tally.cuts += 1
+            statistics.cuts += 1
             trial.cut(rows, random.random() if rows == 0 else 0.1 * random.random())
-        self.compare(trial, tally)
+        self.compare(trial, statistics)
 
-    def interrupt(self, tally: Tally) -> None:
-        trial, rows = self.trial("interrupted", tally), random.randrange(1, ROWS - 8)
+    def interrupt(self, statistics: LabelStatistics) -> None:
+        trial, rows = self.trial("interrupted", statistics), random.randrange(1, ROWS - 8)
         number = random.choice([signal.SIGINT, signal.SIGTERM])
-        tally.cuts += 1
+        statistics.cuts += 1
         code = trial.cut(rows, 0, number)
         ended = (code, summary(trial.run)["status"])
         if ended != (128 + number, "interrupted"):
-            tally.lost.append(f"after {number.name} at row {rows}: exit code and status {ended}")
-        self.compare(trial, tally)
+            statistics.lost.append(
+                f"after {number.name} at row {rows}: exit code and status {ended}"
+            )
+        self.compare(trial, statistics)
 
-    def truncate(self, tally: Tally) -> None:
-        trial = self.trial("truncated", tally)
-        tally.cuts += 1
+    def truncate(self, statistics: LabelStatistics) -> None:
+        trial = self.trial("truncated", statistics)
+        statistics.cuts += 1
         trial.cut(random.randrange(15, ROWS - 8))
         state = trial.run / "checkpoints" / "last_state.npz"
         if state.exists():
             os.truncate(state, random.randrange(state.stat().st_size))
-        self.compare(trial, tally)
+        self.compare(trial, statistics)
         if state.exists() and "no training state" not in " ".join(trial.printed().split()):
-            tally.lost.append(f"{state} was truncated, and nobody said so")
+            statistics.lost.append(f"{state} was truncated, and nobody said so")
 
-    def fill_disk(self, tally: Tally) -> None:
+    def fill_disk(self, statistics: LabelStatistics) -> None:
         with small_disk(self.folder / "disk") as disk:
             if disk is None:
-                tally.skipped = "file systems cannot be mounted here"
+                statistics.skipped = "file systems cannot be mounted here"
                 return
-            trial = self.trial("filled", tally, disk)
+            trial = self.trial("filled", statistics, disk)
             process = trial.start()
             trial.wait_for(process, random.randrange(2, ROWS // 2))
-            tally.cuts += 1
+            statistics.cuts += 1
             filler = disk / "filler"
             fill(filler)
             code = process.wait(100)
             if code != 1 or trial.printed().count("error:") != 1:
-                tally.lost.append(f"full disk: exit code {code}\n{trial.printed()}")
+                statistics.lost.append(f"full disk: exit code {code}\n{trial.printed()}")
             filler.unlink()
-            self.compare(trial, tally)
+            self.compare(trial, statistics)
 
-    def kill_rank(self, tally: Tally) -> None:
-        trial = self.trial("ranks", tally, ranks=RANKS)
+    def kill_rank(self, statistics: LabelStatistics) -> None:
+        trial = self.trial("ranks", statistics, ranks=RANKS)
         process, rank = trial.start(), random.randrange(RANKS)
         trial.wait_for(process, random.randrange(1, ROWS // 2))
-        tally.cuts += 1
+        statistics.cuts += 1
         began = time.monotonic()
         workers = {
             child.environ().get("RANK_ID"): child
@@ -144,48 +150,52 @@ class Soak:
         code, seconds = process.wait(100), time.monotonic() - began
         named = f"rank {rank} was ended by SIGKILL" in trial.printed()
         if code != 1 or seconds > RANK_SECONDS or not named:
-            tally.lost.append(
+            statistics.lost.append(
                 f"rank {rank} killed: exit code {code} after {seconds:.0f} s, {named=}"
             )
-        self.compare(trial, tally, RANKS)
+        self.compare(trial, statistics, RANKS)
 
-    def kill_sweep(self, tally: Tally) -> None:
-        trial = self.trial("job", tally)
-        sweep = self.folder / f"sweep_{tally.rounds}"
+    def kill_sweep(self, statistics: LabelStatistics) -> None:
+        trial = self.trial("job", statistics)
+        sweep = self.folder / f"sweep_{statistics.rounds}"
         options = [o for o in trial.options if not o.startswith("output_dir=")]
         command = [sys.executable, "-m", "src.train"]
         grid = ["-m", "seed=0,1,2", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={sweep}"]
         process = trial.launch([*command, *grid, *options])
         job = Trial(sweep / str(random.randrange(2)), self.data)
         job.wait_for(process, random.randrange(1, ROWS // 2))
-        tally.cuts += 1
+        statistics.cuts += 1
         for victim in (*psutil.Process(process.pid).children(recursive=True), process):
             victim.kill()
         process.wait(100)
         code = trial.launch([*command, f"resume_sweep={sweep}"]).wait(600)
         statuses = [summary(sweep / str(n)).get("status") for n in range(3)]
         if code != 0 or statuses != ["completed"] * 3:
-            tally.lost.append(f"sweep: exit code {code}, {statuses}; see {trial.screen}")
-        self.judge(Trial(sweep / "0", self.data), tally)
+            statistics.lost.append(f"sweep: exit code {code}, {statuses}; see {trial.screen}")
+        self.judge(Trial(sweep / "0", self.data), statistics)
 
-    def trial(self, name: str, tally: Tally, folder: Path | None = None, ranks: int = 0) -> Trial:
+    def trial(
+        self, name: str, statistics: LabelStatistics, folder: Path | None = None, ranks: int = 0
+    ) -> Trial:
         """A new run, after the one that nothing happens to, if that is to come yet."""
         if ranks not in self._whole:
             whole = Trial(self.folder / f"whole_{ranks}", self.data, ranks=ranks)
             whole.finish()
             self._whole[ranks] = whole.outcome()
-        return Trial((folder or self.folder) / f"{name}_{tally.rounds}", self.data, ranks=ranks)
+        return Trial(
+            (folder or self.folder) / f"{name}_{statistics.rounds}", self.data, ranks=ranks
+        )
 
-    def compare(self, trial: Trial, tally: Tally, ranks: int = 0) -> None:
+    def compare(self, trial: Trial, statistics: LabelStatistics, ranks: int = 0) -> None:
         """Goes on to the end and compares with the run that nothing happened to."""
         trial.finish()
-        self.judge(trial, tally, ranks)
-        if not tally.lost:
+        self.judge(trial, statistics, ranks)
+        if not statistics.lost:
             shutil.rmtree(trial.run)
 
-    def judge(self, trial: Trial, tally: Tally, ranks: int = 0) -> None:
+    def judge(self, trial: Trial, statistics: LabelStatistics, ranks: int = 0) -> None:
         if found := differences(trial.outcome(), self._whole[ranks]):
-            tally.lost.append(f"{trial.run} differs in {', '.join(found)}")
+            statistics.lost.append(f"{trial.run} differs in {', '.join(found)}")
 
 
 @contextmanager
@@ -223,9 +233,9 @@ def main() -> None:
     table = Table(title=title, title_justify="left")
     for column in ("what happened to the runs", "rounds", "cut off", "lost"):
         table.add_column(column, justify="left" if column.startswith("what") else "right")
-    for name, tally in soak.tallies.items():
-        lost = tally.skipped or str(len(tally.lost))
-        table.add_row(name, str(tally.rounds), str(tally.cuts), lost)
+    for name, statistics in soak.tallies.items():
+        lost = statistics.skipped or str(len(statistics.lost))
+        table.add_row(name, str(statistics.rounds), str(statistics.cuts), lost)
     console.print(table)
     if whole:
         shutil.rmtree(folder)

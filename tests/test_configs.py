@@ -8,9 +8,9 @@ import mindspore as ms
 import pytest
 from omegaconf import OmegaConf
 
-from src import build
-from src.cli import compose_config
-from src.config_check import check
+from src.cli import build
+from src.cli.command import compose_config
+from src.cli.schema import check
 from src.engine.trainer import Trainer
 from src.utils.errors import UserError
 
@@ -122,7 +122,7 @@ def test_class_weights_by_rule_become_numbers_in_the_config(loss, key):
     data = SimpleNamespace(
         train_split="train", class_names=("a", "b"), prepare=lambda s: {s: {"classes": rows}}
     )
-    build.settle_class_weights(cfg, data)
+    build.resolve_class_weights(cfg, data)
     assert OmegaConf.select(cfg, key) == [0.6667, 2.0]  # 0.5 / 0.75 and 0.5 / 0.25
     build.loss(cfg)
     OmegaConf.update(cfg, key, [1.0, 1.0, 1.0])

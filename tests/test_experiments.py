@@ -5,9 +5,9 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
-from src import build
-from src.cli import compose_config
-from src.config_check import check
+from src.cli import build
+from src.cli.command import compose_config
+from src.cli.schema import check
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

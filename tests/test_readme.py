@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli import compose_config
+from src.cli.command import compose_config
 from src.report.__main__ import _parse as parse_report
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ from omegaconf import DictConfig, ListConfig, open_dict
 
 from src.benchmark import measurements
 from src.benchmark.tables import show
-from src.cli import command, save_resolved
-from src.engine.rundir import RunDirectory
+from src.cli.command import command, save_resolved
+from src.runs.directory import RunDirectory
 from src.utils.errors import UserError, nearest
 from src.utils.files import write_json
-from src.utils.runtime import version, versions
+from src.utils.versions import version, versions
 
 log = logging.getLogger("src.benchmark")  # __name__ is __main__ here
 

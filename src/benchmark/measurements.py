@@ -56,7 +56,7 @@ def network(name: str, cfg: DictConfig) -> Measured:
         environment={"ONEDNN_MAX_CPU_ISA": "ALL"},
         patience=cfg.patience,
     )
-    return _told(results | race({"tutorial": tutorial}, cfg, 1))
+    return _summarized(results | race({"tutorial": tutorial}, cfg, 1))
 
 
 def data(cfg: DictConfig) -> Measured:
@@ -67,7 +67,7 @@ def data(cfg: DictConfig) -> Measured:
         "tutorial": Contender(f"{HERE}.tutorial.data", one),
         "two_workers": Contender(f"{HERE}.pipeline.data", {"dataset.num_workers": 2}),
     }
-    return _told(race(contenders, cfg, cfg.steps))
+    return _summarized(race(contenders, cfg, cfg.steps))
 
 
 def evaluation(cfg: DictConfig) -> Measured:
@@ -76,7 +76,7 @@ def evaluation(cfg: DictConfig) -> Measured:
         "ours": Contender(f"{HERE}.pipeline.evaluation"),
         "tutorial": Contender(f"{HERE}.tutorial.evaluation"),
     }
-    return _told(race(contenders, cfg, cfg.steps))
+    return _summarized(race(contenders, cfg, cfg.steps))
 
 
 def trainer_overhead(cfg: DictConfig) -> Measured:
@@ -87,7 +87,7 @@ def trainer_overhead(cfg: DictConfig) -> Measured:
     """
     contenders = {name: Contender(f"{HERE}.overhead.{name}") for name in ("trainer", "bare")}
     results = race(contenders, cfg, cfg.steps)
-    told = _told({"ours": results["trainer"], "bare": results["bare"]})
+    told = _summarized({"ours": results["trainer"], "bare": results["bare"]})
     if all(result.seconds for result in results.values()):
         step = min(result.facts["step_seconds"] for result in results.values())
         ours, bare = (step + result.facts["beside_seconds"] for result in results.values())
@@ -103,10 +103,10 @@ def startup(cfg: DictConfig) -> Measured:
         command = [sys.executable, "-m", "src.train", "--cfg", "job"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - started)
-    return _told({"ours": Result(seconds=seconds[1:], first_seconds=seconds[0])})
+    return _summarized({"ours": Result(seconds=seconds[1:], first_seconds=seconds[0])})
 
 
-def _told(results: dict[str, Result]) -> Measured:
+def _summarized(results: dict[str, Result]) -> Measured:
     """Ours, and each rival below its name with the ratio ours / theirs."""
     ours = results["ours"]
     told = ours.as_dict()

@@ -5,10 +5,10 @@ import math
 from mindspore import Tensor, nn
 from omegaconf import DictConfig
 
-from src import build
 from src.benchmark.networks import parameter_count
 from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
+from src.cli import build
 
 
 def count(cfg: DictConfig) -> Work:

@@ -8,12 +8,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from omegaconf import DictConfig
 
-from src import build
 from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
-from src.engine.inference import Segmenter
-from src.engine.precision import set_precision
-from src.engine.step import TrainStep
+from src.cli import build
+from src.device.precision import set_precision
+from src.engine.segmenter import Segmenter
+from src.engine.train_step import TrainStep
 from src.utils.normalization import IMAGENET_RGB
 
 RATE = 0.01  # of a training step; its value costs nothing

@@ -13,15 +13,15 @@ import numpy as np
 from mindspore import nn
 from omegaconf import DictConfig
 
-from src import build
 from src.benchmark.networks import RATE
 from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
-from src.cli import compose_config
+from src.cli import build
+from src.cli.command import compose_config
 from src.data.datamodule import EvalSample
 from src.engine.evaluator import Evaluator
-from src.engine.inference import Segmenter
-from src.engine.step import TrainStep
+from src.engine.segmenter import Segmenter
+from src.engine.train_step import TrainStep
 from src.metrics import ConfusionMatrix
 from src.utils.normalization import IMAGENET_RGB
 
@@ -124,11 +124,11 @@ def trainer(cfg: DictConfig) -> Work:
             ours.callbacks.append(stopwatch)
             ours.evaluate = validation.around(ours.evaluate)
             ours.save_weights = saving.around(ours.save_weights)
-            ours.boundary.save = saving.around(ours.boundary.save)
+            ours.checkpointing.save = saving.around(ours.checkpointing.save)
             ours.fit(network, loss, optimizer, fit.batches(), fit.evaluator(network))
         facts["validation_seconds"] = validation.seconds
         facts["checkpoint_seconds"] = saving.seconds
-        return _told(stopwatch, facts)
+        return _summarized(stopwatch, facts)
 
     return Work(run, fit.size, facts)
 
@@ -142,12 +142,12 @@ def bare(cfg: DictConfig) -> Work:
         stopwatch = _Stopwatch(fit.clock)
         model = ms.train.Model(step)
         model.train(1, fit.batches(), callbacks=[stopwatch], dataset_sink_mode=False)
-        return _told(stopwatch, facts)
+        return _summarized(stopwatch, facts)
 
     return Work(run, fit.size, facts)
 
 
-def _told(stopwatch: _Stopwatch, facts: dict[str, Any]) -> float:
+def _summarized(stopwatch: _Stopwatch, facts: dict[str, Any]) -> float:
     """Adds the least time that a step took, and that went by beside it; returns the whole."""
     whole, step = stopwatch.seconds
     for name, seconds in (("step_seconds", step), ("beside_seconds", whole - step)):

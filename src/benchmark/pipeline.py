@@ -9,12 +9,12 @@ import numpy as np
 from mindspore import nn
 from omegaconf import DictConfig
 
-from src import build
 from src.benchmark.workers import Work
+from src.cli import build
 from src.data.datamodule import SegDataModule
-from src.data.sources import FolderSource
+from src.data.sources.folder import FolderSource
 from src.engine.evaluator import Evaluator
-from src.engine.inference import Segmenter
+from src.engine.segmenter import Segmenter
 from src.metrics import ConfusionMatrix
 from src.utils.normalization import IMAGENET_RGB
 

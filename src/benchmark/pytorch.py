@@ -150,7 +150,7 @@ VGG_COUNTS = {
 
 
 class VGG(_Stages):
-    """`src.models.vgg.VGG`: a stage ends with its pool."""
+    """`src.models.backbones.vgg.VGG`: a stage ends with its pool."""
 
     def __init__(self, depth: int, norm: bool, head: int, width: float, dropout: float) -> None:
         channels = [max(1, round(width * c)) for c in (64, 128, 256, 512, 512, head)]
@@ -169,7 +169,7 @@ class VGG(_Stages):
 
 
 class Compact(_Stages):
-    """`src.models.compact.Compact`."""
+    """`src.models.backbones.compact.Compact`."""
 
     def __init__(self, channels: list[int]) -> None:
         stages, c_in = [], 3

@@ -7,11 +7,11 @@ import numpy as np
 from mindspore import Tensor, nn
 from omegaconf import DictConfig
 
-from src import build
 from src.benchmark.networks import step_work
 from src.benchmark.pipeline import datamodule
 from src.benchmark.random_batch import random_batch
 from src.benchmark.workers import Work
+from src.cli import build
 from src.utils.normalization import TUTORIAL_BGR
 
 METRICS = 4  # each builds the same confusion matrix from the logits

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from src.utils.errors import UserError, told_line
+from src.utils.errors import UserError, error_summary
 from src.utils.processes import end_with_parent
 
 WARM_UP_SECONDS, WARM_UP_RUNS = 8.0, 3  # one run at least; the first compiles
@@ -219,7 +219,7 @@ def _serve(pipe: Connection, target: str, cfg: dict[str, Any], warm_up: bool) ->
     except UserError as error:
         pipe.send({"mistake": str(error)})
     except Exception as error:
-        pipe.send({"error": f"{type(error).__name__}: {told_line(error)}"})
+        pipe.send({"error": f"{type(error).__name__}: {error_summary(error)}"})
 
 
 def _timed(work: Work) -> float:

@@ -11,15 +11,15 @@ import cv2
 import mindspore.dataset as ds
 import numpy as np
 
-from src.data.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.loader import EpochSampler, Prefetched, TrainSamples
 from src.data.mindrecord import MindRecordFile
-from src.data.sources import Source
+from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.sources.folder import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB
+from src.utils.palette import voc_palette
 from src.utils.processes import available_cores
-from src.utils.visualize import voc_palette
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class SegDataModule:
 
     Args:
         root: Folder (or file) of the dataset, given to `source`.
-        source: Makes the source from `root` (see `src.data.sources`).
+        source: Makes the source from `root` (see `src.data.sources.folder`).
         prepared_dir: Where the MindRecord files go.
         num_classes: Number of classes; None takes as many as there are class names.
         class_names: Names in the order of the ids; None asks the source, then counts class_0 ….
@@ -156,25 +156,25 @@ class SegDataModule:
         return TrainSamples(*self._open(self.train_split), transform, self.seed)
 
     def train_batches(
-        self, first_epoch: int = 1, accumulate: int = 1, rank: int = 0, ranks: int = 1
+        self, first_epoch: int = 1, accumulate: int = 1, rank: int = 0, world_size: int = 1
     ) -> ds.Dataset:
         """Batches of images N×3×H×W float32 (normalised) and labels N×H×W int32, shuffled.
 
-        N is `batch_size * accumulate`, this rank's part of the `ranks` times as many images of a
-        step; what is left at an epoch's end is dropped.
+        N is `batch_size * accumulate`: this process's part of a step's images, of which there are
+        `world_size` times as many. What is left at an epoch's end is dropped.
 
         Raises:
-            UserError: The split holds less than one batch of all ranks.
+            UserError: The split holds less than one batch of all processes.
         """
         samples = self.train_samples()
         batch = self.batch_size * accumulate
-        if len(samples) < batch * ranks:
+        if len(samples) < batch * world_size:
             times = f" × trainer.accumulate={accumulate}" if accumulate > 1 else ""
-            times += f" × {ranks} ranks" if ranks > 1 else ""
+            times += f" × {world_size} processes" if world_size > 1 else ""
             raise UserError(
                 f"dataset.batch_size={self.batch_size}{times}: split '{self.train_split}' holds "
                 f"{len(samples)} samples, less than one batch; set dataset.batch_size to "
-                f"{max(1, len(samples) // (accumulate * ranks))} or less"
+                f"{max(1, len(samples) // (accumulate * world_size))} or less"
             )
         if self.crop_size is None and batch > 1:
             raise UserError(
@@ -189,7 +189,7 @@ class SegDataModule:
                 self.num_workers,
                 workers,
             )
-        sampler = EpochSampler(len(samples), self.seed, first_epoch, batch, rank, ranks)
+        sampler = EpochSampler(len(samples), self.seed, first_epoch, batch, rank, world_size)
         dataset = ds.GeneratorDataset(
             Prefetched(samples, sampler, workers),
             ["images", "labels"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.data.sources import IMAGE_SUFFIXES
+from src.data.sources.file_lists import IMAGE_SUFFIXES
 from src.data.transforms import decode_image
 from src.utils.errors import UserError
 from src.utils.video import VIDEO_SUFFIXES, Video

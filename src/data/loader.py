@@ -21,8 +21,8 @@ class EpochSampler(ds.Sampler):
     function of (seed, epoch, index): the same for any number of workers, and for a run that
     starts at a later epoch.
 
-    Of ranks, each gets its `batch` of every `batch * ranks` keys, so that all together train on
-    what one process would; keys that do not fill a batch of all are left out.
+    Of several processes, each gets its `batch` of every `batch * world_size` keys, so that all
+    together train on what one process would; keys that do not fill a batch of all are left out.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class EpochSampler(ds.Sampler):
         first_epoch: int = 1,
         batch: int = 1,
         rank: int = 0,
-        ranks: int = 1,
+        world_size: int = 1,
     ) -> None:
-        self._shares = (size // (batch * ranks), ranks, batch)
+        self._shares = (size // (batch * world_size), world_size, batch)
         super().__init__(self._shares[0] * batch)
         self._size = size
         self._seed = seed

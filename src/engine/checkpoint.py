@@ -18,11 +18,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.engine.dropout import draw_counters
-from src.engine.step import TrainStep
+from src.device.dropout import draw_counters
+from src.engine.train_step import TrainStep
+from src.utils.console import stderr_to_log
 from src.utils.errors import UserError
-from src.utils.files import write_aside
-from src.utils.runtime import stderr_to_log
+from src.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def save_weights(network: nn.Cell, path: Path) -> None:
         with stderr_to_log():  # what goes wrong is ours to say
             ms.save_checkpoint(content, str(aside))
 
-    write_aside(path, write)
+    atomic_write(path, write)
 
 
 def save_state(step: TrainStep, progress: dict[str, Any], directory: Path) -> None:
@@ -77,7 +77,7 @@ def save_state(step: TrainStep, progress: dict[str, Any], directory: Path) -> No
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, parameter.asnumpy(), allow_pickle=False)
 
-    write_aside(path, write)
+    atomic_write(path, write)
 
 
 def load_state(step: TrainStep, directory: Path) -> dict[str, Any] | None:

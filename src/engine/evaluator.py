@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from src.engine.inference import Segmenter
+from src.device.process_group import ProcessGroup
+from src.engine.segmenter import Segmenter
 from src.utils.console import class_table, console, scores_table
 from src.utils.errors import UserError
 from src.utils.files import write_json
-from src.utils.ranks import Ranks
-from src.utils.visualize import voc_palette
+from src.utils.palette import voc_palette
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Metric(Protocol):
 class Evaluator:
     """Evaluates the network of a segmenter over samples.
 
-    Ranks share the samples, and each gets the evaluation of the whole.
+    ProcessGroup share the samples, and each gets the evaluation of the whole.
 
     Args:
         segmenter: Predicts class ids.
@@ -87,8 +87,8 @@ class Evaluator:
         class_names: For the per-class table.
         split: Name of the split, for the protocol.
         palette: C×3 uint8 RGB, for pictures; None is VOC's.
-        further: Metrics whose scores stand beside those of the confusion matrix.
-        ranks: The processes that evaluate together; None is one.
+        extra_metrics: Metrics whose scores stand beside those of the confusion matrix.
+        process_group: The processes that evaluate together; None is one.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Evaluator:
         class_names: Sequence[str],
         split: str,
         palette: np.ndarray | None = None,
-        further: Sequence[Metric] = (),
-        ranks: Ranks | None = None,
+        extra_metrics: Sequence[Metric] = (),
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.samples = samples
@@ -108,22 +108,22 @@ class Evaluator:
         self.class_names = class_names
         self.split = split
         self.palette = voc_palette(len(class_names)) if palette is None else palette
-        self.further = further
-        self.ranks = ranks or Ranks()
+        self.extra_metrics = list(extra_metrics)
+        self.process_group = process_group or ProcessGroup()
 
     def share(self, count: int) -> range:
         """Indices of the samples that this rank evaluates of the first `count`."""
-        return range(self.ranks.rank, count, self.ranks.size)
+        return range(self.process_group.rank, count, self.process_group.world_size)
 
     def names(self) -> list[str]:
         """What a run will give, without the split: `miou`, `iou/person` …."""
-        for metric in (self.metric, *self.further):
+        for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates the first `count` samples; `on_sample` is called after each of this rank's."""
-        for metric in (self.metric, *self.further):
+        for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         started = time.perf_counter()
         one, images = copy.copy(self.metric), []
@@ -131,7 +131,7 @@ class Evaluator:
             one.clear()
             pred = self.segmenter.predict(sample.image)
             one.update(sample.label, pred)
-            for metric in self.further:
+            for metric in self.extra_metrics:
                 metric.update(sample.label, pred)
             self.metric.merge(one.matrix)
             scores = one.scores()
@@ -155,23 +155,23 @@ class Evaluator:
 
     def _gather(self, images: list[ImageScores], count: int) -> list[ImageScores]:
         """Puts the counts of all ranks into the metrics; returns all images, in their order."""
-        counts = [self.metric.matrix, *(metric.counts for metric in self.further)]
+        counts = [self.metric.matrix, *(metric.counts for metric in self.extra_metrics)]
         mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
-        parts = self.ranks.gather(mine)
+        parts = self.process_group.gather(mine)
         sums = [
             sum(np.array(part["counts"][i], own.dtype) for part in parts)
             for i, own in enumerate(counts)
         ]
         self.metric.clear()
         self.metric.merge(sums[0])
-        for metric, total in zip(self.further, sums[1:], strict=True):
+        for metric, total in zip(self.extra_metrics, sums[1:], strict=True):
             metric.counts = total
-        size = self.ranks.size
+        size = self.process_group.world_size
         return [ImageScores(*parts[i % size]["images"][i // size]) for i in range(count)]
 
     def _scores(self) -> dict[str, float]:
         scores = self.metric.scores()
-        for metric in self.further:
+        for metric in self.extra_metrics:
             for name, value in metric.scores().items():
                 if name in scores:
                     raise UserError(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.engine.inference import Segmenter
+from src.engine.segmenter import Segmenter
 from src.utils.console import progress
 from src.utils.errors import UserError
-from src.utils.video import VIDEO_SUFFIXES, Video, write_video
-from src.utils.visualize import overlay, write_ids, write_image, write_palette
+from src.utils.video import VIDEO_SUFFIXES, Video
+from src.visualization.overlays import overlay, write_ids, write_image, write_palette
+from src.visualization.video import write_video
 
 log = logging.getLogger(__name__)
 

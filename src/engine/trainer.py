@@ -11,22 +11,21 @@ import numpy as np
 from mindspore import nn
 from mindspore.train.callback import _InternalCallbackParam
 
-from src.engine.averaging import WeightAverage
-from src.engine.boundary import Boundary
+from src.device.dropout import make_dropout_repeatable
+from src.device.precision import set_precision
+from src.device.process_group import ProcessGroup
 from src.engine.callbacks.base import Callback, StateTracker
-from src.engine.callbacks.monitors import LastCheckpoint
 from src.engine.checkpoint import save_weights
-from src.engine.dropout import make_dropout_repeatable
+from src.engine.checkpointing import Checkpointing
+from src.engine.ema import ExponentialMovingAverage
 from src.engine.evaluator import Evaluation, Evaluator
-from src.engine.inference import Segmenter
-from src.engine.loggers import Logger
-from src.engine.precision import set_precision
+from src.engine.loggers.base import Logger
 from src.engine.prediction import write_predictions
+from src.engine.segmenter import Segmenter
 from src.engine.state import FitState
-from src.engine.step import TrainStep
+from src.engine.train_step import TrainStep
 from src.utils.console import progress
 from src.utils.errors import UserError
-from src.utils.ranks import Ranks
 from src.utils.video import Video
 
 log = logging.getLogger(__name__)
@@ -48,15 +47,19 @@ class Trainer:
         monitor: Logged value that decides what is best.
         monitor_mode: "max" or "min".
         gradient_clip, accumulate: See `TrainStep`.
-        save_every_n_steps: The newest state is also saved so often; None saves at epoch ends.
+        save_last: Keeps the newest weights and the state that a resumed run starts from; Ctrl-C and
+            SIGTERM then wait for the end of a step (in sink mode of an epoch), and what is reached
+            there is saved.
+        save_every_n_epochs: The newest state is saved after every n-th epoch, and at the end.
+        save_every_n_steps: It is also saved so often within epochs; None saves at epoch ends.
         keep_top_k: Weights of so many best validations are kept beside the best.
-        ema_decay: Averages the weights (`WeightAverage`), and validates the average too, as
+        ema_decay: Keeps an `ExponentialMovingAverage` of the weights and validates it too, as
             `val/ema/miou` …; a `monitor` of that kind makes it the weights that are kept as best.
         log_every_n_steps: Loss, learning rate and speed are logged so often.
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
         loss_scaler: Made anew for a fit by this function; None scales nothing.
         sink_mode: Feeds whole epochs to the device without returning to Python (accelerators).
-        ranks: The processes that train together, each with batches of its own; None is one.
+        process_group: The processes that train together, each with batches of its own; None is one.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Trainer:
         monitor_mode: str = "max",
         gradient_clip: float | None = None,
         accumulate: int = 1,
+        save_last: bool = True,
+        save_every_n_epochs: int = 1,
         save_every_n_steps: int | None = None,
         keep_top_k: int = 0,
         ema_decay: float | None = None,
@@ -79,7 +84,7 @@ class Trainer:
         amp_level: str = "O0",
         loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
         sink_mode: bool = False,
-        ranks: Ranks | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.callbacks = list(callbacks)
@@ -92,6 +97,8 @@ class Trainer:
         self.monitor_mode = monitor_mode
         self.gradient_clip = gradient_clip
         self.accumulate = accumulate
+        self.save_last = save_last
+        self.save_every_n_epochs = save_every_n_epochs
         self.save_every_n_steps = save_every_n_steps
         self.keep_top_k = keep_top_k
         self.ema_decay = ema_decay
@@ -99,17 +106,17 @@ class Trainer:
         self.amp_level = amp_level
         self.loss_scaler = loss_scaler
         self.sink_mode = sink_mode
-        self.monitors_average = monitor.startswith("val/ema/")
-        if self.monitors_average and ema_decay is None:
+        self.monitors_ema = monitor.startswith("val/ema/")
+        if self.monitors_ema and ema_decay is None:
             raise UserError(
                 f"trainer.monitor={monitor}: no average of the weights is kept; set "
                 "trainer.ema_decay=0.999, or monitor val/miou"
             )
-        self.ranks = ranks or Ranks()
+        self.process_group = process_group or ProcessGroup()
         self.state = FitState()
-        self.step: TrainStep | None = None
+        self.train_step: TrainStep | None = None
         self.evaluator: Evaluator | None = None
-        self.boundary = Boundary(self)
+        self.checkpointing = Checkpointing()
         self._rate: Callable[[int], float] = lambda step: math.nan
 
     def __enter__(self) -> "Trainer":
@@ -142,9 +149,6 @@ class Trainer:
     ) -> FitState:
         """Trains `network` in place.
 
-        With `LastCheckpoint` among the callbacks, Ctrl-C and SIGTERM wait for the end of a step (in
-        sink mode of an epoch), and what is reached then is saved.
-
         Args:
             network: Images → logits.
             loss: See `src.losses`.
@@ -158,27 +162,29 @@ class Trainer:
         if self.limit_train_batches is not None:
             batches = batches.take(self.limit_train_batches)
         steps = batches.get_dataset_size()
-        batch_size = batches.get_batch_size() * self.ranks.size
+        batch_size = batches.get_batch_size() * self.process_group.world_size
         self.state = FitState(steps_per_epoch=steps, batch_size=batch_size)
         self.evaluator = None if self.limit_val_batches == 0 else evaluator
         if learning_rate is not None:
             self._rate = learning_rate
         # Each rank drops other values
-        make_dropout_repeatable(network, (ms.get_seed() or 0) + self.ranks.rank * 2**31)
+        make_dropout_repeatable(network, (ms.get_seed() or 0) + self.process_group.rank * 2**31)
         set_precision(network, self.amp_level)
         scaler = self.loss_scaler() if self.loss_scaler else None
-        average = None if self.ema_decay is None else WeightAverage(network, self.ema_decay)
-        self.step = TrainStep(
+        decay = self.ema_decay
+        ema = None if decay is None else ExponentialMovingAverage(network, decay)
+        self.train_step = TrainStep(
             network,
             loss,
             optimizer,
             self.accumulate,
             self.gradient_clip,
             scaler,
-            average,
-            self.ranks.size,
+            ema,
+            self.process_group.world_size,
         )
-        shared = f", shared by {self.ranks.size} ranks" if self.ranks.size > 1 else ""
+        processes = self.process_group.world_size
+        shared = f", shared by {processes} processes" if processes > 1 else ""
         counts = (self.max_epochs, steps, batch_size, shared)
         log.info("training %d epochs of %d steps, %d images a step%s", *counts)
         if self.sink_mode and self.save_every_n_steps:
@@ -187,15 +193,18 @@ class Trainer:
                 "device an epoch at a time",
                 self.save_every_n_steps,
             )
-        saving = [c for c in self.callbacks if isinstance(c, LastCheckpoint)]
-        callbacks = [StateTracker(), *(c for c in self.callbacks if c not in saving), *saving]
+        callbacks = [StateTracker(), *self.callbacks]
+        if self.save_last:
+            callbacks.append(self.checkpointing)
         own = [callback for callback in callbacks if isinstance(callback, Callback)]
         for callback in own:
             callback.trainer = self
+        self.checkpointing.trainer = self
         if resume:
-            self.boundary.restore()
+            self.checkpointing.restore()
+        guarded = self.save_last and self.process_group.is_main_process
         try:
-            with self.boundary.guard() if saving and self.ranks.first else nullcontext():
+            with self.checkpointing.guard() if guarded else nullcontext():
                 self._run(batches, callbacks, own)
         finally:
             for callback in own:
@@ -216,7 +225,7 @@ class Trainer:
                 callback.on_train_epoch_end(context)
         if epochs < self.max_epochs and state.stop_reason is None:
             batches.set_init_step(state.step)  # the pipeline skips them without reading
-            ms.train.Model(self.step).train(
+            ms.train.Model(self.train_step).train(
                 self.max_epochs,
                 batches,
                 callbacks=list(callbacks),
@@ -248,24 +257,24 @@ class Trainer:
 
     def monitored_weights(self) -> AbstractContextManager[None]:
         """Gives the network, for a while, the weights that `monitor` judges."""
-        return self.step.average.in_place() if self.monitors_average else nullcontext()
+        return self.train_step.ema.in_place() if self.monitors_ema else nullcontext()
 
     def save_weights(self, name: str) -> Path:
         """Writes the weights that `monitor` judges to `checkpoints/<name>.ckpt`, as rank 0."""
         path = self.checkpoint_dir / f"{name}.ckpt"
-        if self.ranks.first:
+        if self.process_group.is_main_process:
             with self.monitored_weights():
-                save_weights(self.step.network, path)
+                save_weights(self.train_step.network, path)
         return path
 
-    def save_last(self) -> None:
+    def save_last_weights(self) -> None:
         """Writes the newest weights to `last.ckpt`, their average to `last_ema.ckpt`, as rank 0."""
-        if not self.ranks.first:
+        if not self.process_group.is_main_process:
             return
-        save_weights(self.step.network, self.checkpoint_dir / "last.ckpt")
-        if self.step.average is not None:
-            with self.step.average.in_place():
-                save_weights(self.step.network, self.checkpoint_dir / "last_ema.ckpt")
+        save_weights(self.train_step.network, self.checkpoint_dir / "last.ckpt")
+        if self.train_step.ema is not None:
+            with self.train_step.ema.in_place():
+                save_weights(self.train_step.network, self.checkpoint_dir / "last_ema.ckpt")
 
     def log(self, metrics: dict[str, float]) -> None:
         """Sends scalars, by their log keys, to all loggers."""
@@ -280,7 +289,7 @@ class Trainer:
 
             def advance() -> None:
                 bar.advance(task)
-                self.boundary.interrupts.obey()
+                self.checkpointing.signals.obey()
 
             return evaluator.run(count, advance)
 

@@ -10,11 +10,12 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.engine.convolutions import use_own_convolutions
+from src.device.cpu_convolutions import use_own_convolutions
 from src.exporting.deployment import Deployment
-from src.exporting.proof import Proof, Runner, mindspore_runner
+from src.exporting.parity_check import ParityCheck, Runner, mindspore_runner
 from src.exporting.specification import Specification
 from src.utils.errors import UserError
+from src.utils.files import atomic_write
 from src.utils.normalization import Normalization
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,9 @@ class Exporter:
         self._inside = normalization if specification.normalize else None
         self._specification = specification
         self._rebuild = rebuild
-        self._proof = Proof(network, normalization, specification)
+        self._parity_check = ParityCheck(network, normalization, specification)
         self.metadata = specification.metadata(
-            normalization, multiple=self._proof.multiple, **metadata
+            normalization, multiple=self._parity_check.multiple, **metadata
         )
 
     def export(self, path: Path) -> dict[str, Any]:
@@ -92,11 +93,12 @@ class Exporter:
                     write(Deployment(self._network, self._inside, argmax), aside)
                 except OSError as error:
                     raise UserError(f"output={path}: could not be written ({error})") from error
-                difference = max(difference, self._proof.check(load(aside), path.name, argmax))
+                difference = max(
+                    difference, self._parity_check.check(load(aside), path.name, argmax)
+                )
             check_output(path, self._specification.format)
-            aside.chmod(0o644)  # MindSpore leaves its file read-only, for its owner alone
-            aside.rename(path)
-        summary = self._proof.summary(difference)
+            atomic_write(path, aside.rename)
+        summary = self._parity_check.summary(difference)
         log.info(
             "proven against the network on %s: largest difference %.2g, logits up to %.3g",
             ", ".join(summary["inputs"]),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.engine.inference import MULTIPLE
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
+from src.utils.padding import MULTIPLE
 
 _PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 

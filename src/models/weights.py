@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 from safetensors import safe_open
 
-from src.models.namings import Naming, namings_of
+from src.models.key_maps import KeyMap, key_maps_of
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
@@ -31,7 +32,7 @@ class LoadReport:
     """What became of the parameters of a file and of a network.
 
     Attributes:
-        naming: Whose names the file has.
+        key_map: Whose names the file has.
         loaded: Parameters of the network (our names) that now have the file's values.
         missing: Parameters of the network that the file does not hold.
         left_over: Names in the file that the network has no use for; optimizer states not counted.
@@ -40,7 +41,7 @@ class LoadReport:
         normalization: What the weights expect of an image; None if the file's names do not say.
     """
 
-    naming: str
+    key_map: str
     loaded: list[str]
     missing: list[str]
     left_over: list[str]
@@ -61,6 +62,8 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; expected a checkpoint")
     if path.suffix not in (".ckpt", ".safetensors", *_TORCH_SUFFIXES):
         raise UserError(f"{path}: expected a .ckpt, .safetensors, .pth or .pt file")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: may not be read by this user; its owner can chmod a+r it")
     try:
         arrays = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_mindspore(path)
     except UserError:
@@ -79,7 +82,7 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
 def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> LoadReport:
     """Loads what fits from a file into an `FCN`; logs what did and what did not.
 
-    The file's naming is the one that explains most of it. Weights of fully connected layers become
+    The file's key_map is the one that explains most of it. Weights of fully connected layers become
     those of convolutions. Score layers that the file lacks, or has for another number of classes,
     keep their start: so FCN-16s continues from FCN-32s, and a new task from an old one.
 
@@ -92,19 +95,19 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
         UserError: The file is of another architecture, or, if `strict`, differs in anything.
     """
     stored = read_parameters(path)
-    naming = max(namings_of(network), key=lambda each: each.count(stored))
+    key_map = max(key_maps_of(network), key=lambda each: each.count(stored))
     parameters = network.parameters_dict()
-    values, mismatch = _match(naming, stored, parameters)
-    used = {*naming.names.values(), *naming.biases.values()}
+    values, mismatch = _match(key_map, stored, parameters)
+    used = {*key_map.names.values(), *key_map.biases.values()}
     backbone = [name for name in parameters if name.startswith("backbone.")]
     report = LoadReport(
-        naming=naming.title,
+        key_map=key_map.title,
         loaded=list(values),
         missing=[name for name in parameters if name not in values and name not in mismatch],
         left_over=[n for n in stored if n not in used and not _is_training_state(n, stored)],
         shape_mismatch=mismatch,
         fraction=sum(name in values for name in backbone) / max(1, len(backbone)),
-        normalization=_exported_normalization(path) or naming.normalization,
+        normalization=_exported_normalization(path) or key_map.normalization,
     )
     if strict:
         _require_all(report, path)
@@ -157,12 +160,12 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _match(
-    naming: Naming, stored: dict[str, np.ndarray], parameters: dict[str, Parameter]
+    key_map: KeyMap, stored: dict[str, np.ndarray], parameters: dict[str, Parameter]
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[Shape, Shape]]]:
     """The values that fit, by our names, and the shapes (file, network) of those that do not."""
     values: dict[str, np.ndarray] = {}
     mismatch: dict[str, tuple[Shape, Shape]] = {}
-    for name, theirs in naming.names.items():
+    for name, theirs in key_map.names.items():
         if theirs in stored:
             shape = tuple(parameters[name].shape)
             value = _convolutionalised(stored[theirs], shape)
@@ -170,7 +173,7 @@ def _match(
                 values[name] = value
             else:
                 mismatch[name] = (value.shape, shape)
-    for name, bias in naming.biases.items():
+    for name, bias in key_map.biases.items():
         mean = values.get(name, parameters[name].asnumpy())
         if bias in stored and stored[bias].shape == mean.shape:
             values[name] = mean - stored[bias]
@@ -265,7 +268,7 @@ def _log(report: LoadReport, path: str | Path, backbone: int) -> None:
     in_backbone = sum(name.startswith("backbone.") for name in report.loaded)
     others = len(report.loaded) - in_backbone
     log.info(
-        f"{path}: {report.naming} names; {in_backbone} of {backbone} parameters of the backbone "
+        f"{path}: {report.key_map} names; {in_backbone} of {backbone} parameters of the backbone "
         f"loaded, {others} of the score and upscore layers"
     )
     absent = [name for name in report.missing if name.startswith("backbone.")]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from src.report.chart import draw_groups
 from src.report.page import page
-from src.report.runs import SCORES, read_runs
-from src.report.tables import Overview, screen_tables, to_csv, to_markdown
+from src.runs.reading import SCORES, read_runs
+from src.runs.tables import Overview, screen_tables, to_csv, to_markdown
 from src.utils.console import console, setup_logging
 from src.utils.errors import UserError, nearest
 from src.utils.files import write_text

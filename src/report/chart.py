@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.report.compare import Group, experiment, show
-from src.report.runs import SCORES
-from src.report.tables import Overview
-from src.utils.figures import BLUE, INK, SCORE_NAMES, figure
+from src.runs.grouping import Group, experiment, show
+from src.runs.reading import SCORES
+from src.runs.tables import Overview
+from src.utils.console import SCORE_NAMES
+from src.visualization.charts import BLUE, INK, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from src.report.compare import Group, experiment, show
-from src.report.runs import SCORES, Run
-from src.report.tables import Overview, duration, epochs, mean_and_spread, weights
-from src.utils.console import percent
-from src.utils.figures import SCORE_NAMES, Curve, run_name
+from src.runs.grouping import Group, experiment, show
+from src.runs.names import run_name
+from src.runs.reading import SCORES, Run
+from src.runs.tables import Overview, duration, epochs, mean_and_spread, weights
+from src.utils.console import SCORE_NAMES, percent
+from src.utils.curves import Curve
 
 COLORS = 8  # --c0 … --c7 in page.css; further runs are dashed
 MAX_POINTS = 400  # of one curve

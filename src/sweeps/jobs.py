@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.engine.rundir import LOCK, hold, is_held, read_summary
+from src.runs.lock import LOCK, hold, is_held
+from src.runs.summary import read_summary
 from src.utils.errors import UserError
 from src.utils.files import read_json, write_json, write_text
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from src.engine.interrupts import Interrupts
-from src.sweeps.board import Board
+from src.runs.signals import HeldSignals
 from src.sweeps.jobs import Job
 from src.sweeps.process import settle
+from src.sweeps.progress import SweepProgress
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Pool:
         raised. With `stop_on_error` no job is begun after one has failed.
         """
         stopped = False
-        with Board() as board:
+        with SweepProgress() as board:
             try:
                 while True:
                     while len(self._running) < self._slots and not stopped:
@@ -79,12 +79,12 @@ class Pool:
                 self._interrupt(interrupt, board)
                 raise
 
-    def _begin(self, job: Job, board: Board) -> None:
+    def _begin(self, job: Job, board: SweepProgress) -> None:
         while job.is_at_work:  # a sweep that was killed may have left it behind
             board.say(f"job {job.number} is still at work in another process: waiting for it")
             time.sleep(5 * POLL_SECONDS)
         board.began(job)
-        with Interrupts():  # none may fall between a job's start and its entry here
+        with HeldSignals():  # none may fall between a job's start and its entry here
             self._running[job] = self._start(job)
 
     def _ended(self, watcher: Watcher | None = None) -> Iterator[Job]:
@@ -97,7 +97,7 @@ class Pool:
                 settle(job, exit_code, interrupted=watcher is None)
                 yield job
 
-    def _interrupt(self, interrupt: KeyboardInterrupt, board: Board) -> None:
+    def _interrupt(self, interrupt: KeyboardInterrupt, board: SweepProgress) -> None:
         """Passes it on; a second one stops at once, unsaved, and a third kills."""
         number = signal.SIGINT if type(interrupt) is KeyboardInterrupt else signal.SIGTERM
         log.warning(

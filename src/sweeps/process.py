@@ -7,7 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from src.engine.rundir import SUMMARY, RunDirectory
+from src.runs.directory import RunDirectory
+from src.runs.summary import SUMMARY
 from src.sweeps.jobs import Job
 
 CONSOLE = "console.log"  # what a job would have shown on the screen

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from src.report.compare import SEEDS, Group
-from src.report.runs import Run, read_run
-from src.report.tables import (
+from src.runs.grouping import SEEDS, Group
+from src.runs.reading import Run, read_run
+from src.runs.tables import (
     duration,
     escaped,
     markdown_table,

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
-from src.engine.callbacks.pruning import REPORTS, VERDICT
+from src.runs.trial import REPORTS, VERDICT
 from src.sweeps.jobs import Job, SweepDirectory
 from src.sweeps.pool import Watcher
 from src.sweeps.results import Result

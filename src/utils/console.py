@@ -4,6 +4,9 @@ import logging
 import math
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+log = logging.getLogger(__name__)
 
 # A pipe has no width: 80 columns would break tables and paths
 console = Console(width=None if os.isatty(1) or "COLUMNS" in os.environ else 120)
@@ -92,3 +97,27 @@ def class_table(title: str, per_class: dict[str, dict[str, float]]) -> Table:
         share = percent(row["target_pixels"] / total)
         table.add_row(name, percent(row["iou"]), percent(row["acc"]), share)
     return table
+
+
+@contextmanager
+def stderr_to_log() -> Iterator[None]:
+    """Sends what libraries write to the error stream into our log, as DEBUG lines.
+
+    Where a device's libraries are missing, MindSpore says so in a page of lines of its own.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        screen = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            file.seek(0)
+            if text := file.read().strip():
+                log.debug("MindSpore wrote:\n%s", text)
+
+
+SCORE_NAMES = {"miou": "mIoU", "macc": "mean acc.", "pixel_acc": "pixel acc.", "fwiou": "fw IoU"}

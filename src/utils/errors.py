@@ -19,7 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def told_line(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """The line of an error's text that says what is wrong.
 
     MindSpore's texts are pages of sections; those of its dataset pipeline say in the first line

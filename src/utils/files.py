@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from src.utils.errors import UserError, told_line
+from src.utils.errors import UserError, error_summary
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary sibling, flushes it to the disk and renames it to `path`.
 
     A reader, or a run that is killed in between, sees the old file or the new one, never a part.
+    The file has the permissions of the user's umask, whatever `write` leaves: MindSpore's
+    `save_checkpoint` leaves mode 0400.
 
     Raises:
         UserError: The disk is full or the folder is not writable; `path` is as it was.
@@ -21,21 +23,24 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        mode = aside.stat().st_mode
         write(aside)
+        aside.chmod(mode)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: could not be written ({told_line(error)}); "
+            f"{path}: could not be written ({error_summary(error)}); "
             "make room or give another output_dir; what was there before is unchanged"
         ) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file aside and renames it."""
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,7 +1,7 @@
 """Videos read and written frame by frame through OpenCV. Frames are H×W×3 uint8 RGB."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -69,28 +69,3 @@ class Video:
         return UserError(
             f"{self.path}: cannot be read as a video (cut off, or of an unknown codec)"
         )
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
-    """Writes an MPEG-4 video aside and renames it; of odd sides the last pixel is cut off.
-
-    If `frames` raises an error, the frames before it are kept.
-
-    Raises:
-        UserError: It cannot be written; or what `frames` raises.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    writer = None
-    try:
-        for frame in frames:
-            if writer is None:
-                size = (frame.shape[1], frame.shape[0])
-                writer = cv2.VideoWriter(str(aside), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-                if not writer.isOpened():
-                    raise UserError(f"{path}: this OpenCV cannot write an MPEG-4 video there")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
-        if writer is not None:
-            writer.release()
-        if aside.exists():
-            os.replace(aside, path)

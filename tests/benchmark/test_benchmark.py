@@ -3,7 +3,7 @@ from omegaconf import OmegaConf
 
 from src.benchmark import model
 from src.benchmark.__main__ import NAMES, _names
-from src.cli import compose_config
+from src.cli.command import compose_config
 from src.utils.errors import UserError
 
 

@@ -8,8 +8,10 @@ CFG = OmegaConf.create({"each": 1.0, "seed": 7})
 
 
 def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_rounds():
-    slow = Contender("made_work.counted", overrides={"each": 2.0})
-    results = race({"quick": Contender("made_work.counted"), "slow": slow}, CFG, rounds=3)
+    slow = Contender("tests.benchmark.work_fixtures.counted", overrides={"each": 2.0})
+    results = race(
+        {"quick": Contender("tests.benchmark.work_fixtures.counted"), "slow": slow}, CFG, rounds=3
+    )
     # Three runs of warm-up, of which the first is told
     assert results["quick"].first_seconds == 1
     assert results["quick"].seconds == [4, 5, 6]
@@ -22,13 +24,17 @@ def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_round
 
 
 def test_without_warm_up_the_second_run_is_the_first_that_is_timed():
-    results = race({"it": Contender("made_work.counted", warm_up=False)}, CFG, rounds=2)
+    results = race(
+        {"it": Contender("tests.benchmark.work_fixtures.counted", warm_up=False)}, CFG, rounds=2
+    )
     assert (results["it"].first_seconds, results["it"].seconds) == (1, [2, 3])
 
 
 @pytest.mark.slow
 def test_one_that_waits_for_its_turn_takes_no_processor_time():
-    spinning = {name: Contender("made_work.spinning") for name in ("one", "other")}
+    spinning = {
+        name: Contender("tests.benchmark.work_fixtures.spinning") for name in ("one", "other")
+    }
     results = race(spinning, CFG, rounds=2)
     for result in results.values():  # while the other one ran for a second
         assert result.facts["seconds_between_runs"] < 0.5
@@ -36,10 +42,10 @@ def test_one_that_waits_for_its_turn_takes_no_processor_time():
 
 def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
     contenders = {
-        "counted": Contender("made_work.counted"),
-        "asleep": Contender("made_work.asleep", patience=3),
-        "failing": Contender("made_work.failing"),
-        "dying": Contender("made_work.dying"),
+        "counted": Contender("tests.benchmark.work_fixtures.counted"),
+        "asleep": Contender("tests.benchmark.work_fixtures.asleep", patience=3),
+        "failing": Contender("tests.benchmark.work_fixtures.failing"),
+        "dying": Contender("tests.benchmark.work_fixtures.dying"),
     }
     results = race(contenders, CFG, rounds=2)
     assert results["counted"].seconds == [4, 5]
@@ -51,7 +57,7 @@ def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
 
 def test_a_mistake_of_the_user_ends_the_race_in_its_own_words():
     with pytest.raises(UserError, match="^each=0: expected more$"):
-        race({"it": Contender("made_work.mistaken")}, CFG, rounds=1)
+        race({"it": Contender("tests.benchmark.work_fixtures.mistaken")}, CFG, rounds=1)
 
 
 def test_the_ratio_is_that_of_neighbouring_runs():

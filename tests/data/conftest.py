@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from made_samples import Folder
+
+from tests.data.samples import Folder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.data.datamodule import SegDataModule
-from src.data.sources import FolderSource
+from src.data.sources.folder import FolderSource
 from src.utils.errors import UserError
 from src.utils.normalization import TUTORIAL_BGR
 
@@ -81,8 +81,8 @@ def test_ranks_share_the_batches_of_one_process(root, tmp_path):
     ]
     joined = np.concatenate([images.asnumpy() for images, _ in two])
     assert np.array_equal(one[0][0].asnumpy(), joined)
-    with pytest.raises(UserError, match="batch_size=2 × 4 ranks.*7 samples.*to 1 or less"):
-        module(root, tmp_path).train_batches(ranks=4)
+    with pytest.raises(UserError, match="batch_size=2 × 4 processes.*7 samples.*to 1 or less"):
+        module(root, tmp_path).train_batches(world_size=4)
 
 
 def test_accumulation_asks_for_larger_batches(root, tmp_path):

@@ -6,7 +6,8 @@ from PIL import Image
 
 from src.data.images import find_files, read_file, read_image
 from src.utils.errors import UserError
-from src.utils.video import Video, write_video
+from src.utils.video import Video
+from src.visualization.video import write_video
 
 
 @pytest.fixture

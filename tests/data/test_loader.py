@@ -41,9 +41,9 @@ def test_the_sampler_takes_each_image_once_an_epoch_in_another_order():
 
 def test_ranks_share_the_keys_of_one_process():
     whole = list(EpochSampler(7, seed=3))
-    shares = [list(EpochSampler(7, 3, batch=1, rank=rank, ranks=3)) for rank in range(3)]
+    shares = [list(EpochSampler(7, 3, batch=1, rank=rank, world_size=3)) for rank in range(3)]
     assert shares == [[whole[0], whole[3]], [whole[1], whole[4]], [whole[2], whole[5]]]
-    pairs = [list(EpochSampler(7, 3, batch=2, rank=rank, ranks=2)) for rank in range(2)]
+    pairs = [list(EpochSampler(7, 3, batch=2, rank=rank, world_size=2)) for rank in range(2)]
     assert pairs == [whole[:2], whole[2:4]]  # three are left: less than a batch of both
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.device.process_group import ProcessGroup
 from src.engine.callbacks import figures
 from src.engine.callbacks.figures import Figures, extreme_images, spread, weights_of
 from src.engine.checkpoint import save_weights
 from src.engine.evaluator import Evaluator
 from src.metrics import ConfusionMatrix
-from src.utils.ranks import Ranks
 
 NAN = float("nan")
 RIGHT = (0.25, 0.5, 1.0, 0.75)  # share of right pixels of the four images
@@ -68,10 +68,10 @@ def run_to_end(tmp_path, callback, best_epoch=2):
         checkpoint_dir=tmp_path,
         monitor="val/miou",
         monitored_weights=nullcontext,
-        ranks=Ranks(),
+        process_group=ProcessGroup(),
         evaluator=judge,
         loggers=[Recorder()],
-        step=SimpleNamespace(network=network),
+        train_step=SimpleNamespace(network=network),
         state=SimpleNamespace(
             epoch=2,
             best={"epoch": best_epoch, "val/miou": evaluation.scores["miou"]},

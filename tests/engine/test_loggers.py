@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.engine.loggers import CsvLogger, WandbLogger
-from src.utils.sheets import Case
+from src.engine.loggers.csv import CsvLogger
+from src.engine.loggers.wandb import WandbLogger
+from src.visualization.sheets import Case
 
 
 def rows(path):

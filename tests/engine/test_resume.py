@@ -13,7 +13,7 @@ from mindspore import nn
 
 from src.data.loader import EpochSampler
 from src.engine.callbacks.base import Callback
-from src.engine.callbacks.monitors import LastCheckpoint, MetricLogger
+from src.engine.callbacks.monitors import MetricLogger
 from src.engine.callbacks.progress import ProgressBar
 from src.engine.callbacks.validation import (
     BestCheckpoint,
@@ -22,7 +22,7 @@ from src.engine.callbacks.validation import (
     Validate,
 )
 from src.engine.evaluator import Evaluation, Evaluator, ImageScores
-from src.engine.loggers import CsvLogger
+from src.engine.loggers.csv import CsvLogger
 from src.engine.trainer import Trainer
 from src.losses import CrossEntropy
 from src.utils.errors import UserError
@@ -106,7 +106,7 @@ def fit(
         python_multiprocessing=False,
     ).batch(size, drop_remainder=True)
     callbacks = [
-        LastCheckpoint(), *extra, MetricLogger(), Validate(), BestCheckpoint(), TopKCheckpoints(),
+        *extra, MetricLogger(), Validate(), BestCheckpoint(), TopKCheckpoints(),
         EarlyStopping(patience), ProgressBar(),
     ]  # fmt: skip
     defaults = {"limit_train_batches": STEPS, "keep_top_k": 2, "log_every_n_steps": 3}

@@ -13,7 +13,7 @@ import pytest
 from mindspore import nn
 
 from src.engine.callbacks.base import Callback
-from src.engine.callbacks.monitors import LastCheckpoint, MetricLogger, NonFiniteGuard
+from src.engine.callbacks.monitors import MetricLogger, NonFiniteGuard
 from src.engine.callbacks.progress import ProgressBar
 from src.engine.callbacks.validation import (
     BestCheckpoint,
@@ -22,8 +22,8 @@ from src.engine.callbacks.validation import (
     Validate,
 )
 from src.engine.evaluator import Evaluator
-from src.engine.inference import Segmenter
-from src.engine.loggers import CsvLogger
+from src.engine.loggers.csv import CsvLogger
+from src.engine.segmenter import Segmenter
 from src.engine.trainer import Trainer
 from src.losses import CrossEntropy
 from src.metrics import ConfusionMatrix
@@ -101,7 +101,7 @@ def test_a_learnable_problem_is_learned_and_the_best_weights_reproduce_their_sco
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = nn.Conv2d(3, 2, 1, pad_mode="valid", has_bias=True)
     evaluator = real_evaluator(network)
-    callbacks = [MetricLogger(), Validate(), BestCheckpoint(), ProgressBar(), LastCheckpoint()]
+    callbacks = [MetricLogger(), Validate(), BestCheckpoint(), ProgressBar()]
     trainer = Trainer(
         tmp_path, callbacks, [CsvLogger(tmp_path)], max_epochs=10, log_every_n_steps=2
     )
@@ -244,7 +244,7 @@ def test_a_stock_mindspore_callback_sees_the_scores_and_works_beside_ours(tmp_pa
 
 
 def test_last_holds_weights_and_the_optimizers_state(tmp_path):
-    _, network, _ = fit(tmp_path, [LastCheckpoint()], save_every_n_steps=3)
+    _, network, _ = fit(tmp_path, [], save_every_n_steps=3)
     weights = ms.load_checkpoint(str(tmp_path / "checkpoints" / "last.ckpt"))
     assert np.array_equal(weights["weight"].asnumpy(), network.weight.asnumpy())
     state = np.load(tmp_path / "checkpoints" / "last_state.npz")
@@ -313,7 +313,7 @@ def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refus
 
     def evaluator(*further):
         return Evaluator(
-            AlwaysOne(), samples(), ConfusionMatrix(2), ("a", "b"), "val", further=further
+            AlwaysOne(), samples(), ConfusionMatrix(2), ("a", "b"), "val", extra_metrics=further
         )
 
     one = evaluator(Pixels())

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forks import Forks
-from made_dataset import make_dataset
+
+from tests.integration.dataset import make_dataset
+from tests.integration.forks import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 

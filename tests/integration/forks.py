@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMPORTED = ("mindspore", "matplotlib.pyplot", "src.cli", "src.build")
+IMPORTED = ("mindspore", "matplotlib.pyplot", "src.cli.command", "src.cli.build")
 PATIENCE = 300  # seconds a command may take
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from src.data.images import read_image
 from src.metrics import ConfusionMatrix
-from src.utils.video import Video, write_video
+from src.utils.video import Video
+from src.visualization.video import write_video
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import signal
 import subprocess
 
 import pytest
-from trials import Trial, differences, summary
+
+from tests.integration.trials import Trial, differences, summary
 
 pytestmark = pytest.mark.slow
 

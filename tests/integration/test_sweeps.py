@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from wandb_file import history, records
+
+from tests.integration.wandb_file import history, records
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,12 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.engine.checkpoint import save_weights
-from src.engine.step import TrainStep
+from src.engine.train_step import TrainStep
 from src.losses import CrossEntropy, WithAuxiliary
-from src.models.compact import Compact
+from src.models.backbones.compact import Compact
 from src.models.fcn import FCN
 from src.models.weights import load_weights
-from src.optimizers import parameter_groups
+from src.optim.optimizers import parameter_groups
 
 IMAGES = Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 32)).astype(np.float32))
 LABELS = Tensor(np.random.default_rng(1).integers(0, 4, (2, 64, 32)).astype(np.int32))

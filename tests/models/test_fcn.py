@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from src.models.backbones.mindcv import MindCVBackbone
+from src.models.backbones.vgg import VGG
 from src.models.fcn import FCN
-from src.models.mindcv_backbones import MindCVBackbone
-from src.models.vgg import VGG
 from src.utils.errors import UserError
 
 STRIDES = (8, 16, 32)

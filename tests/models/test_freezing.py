@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.engine.step import TrainStep
+from src.engine.train_step import TrainStep
 from src.losses import CrossEntropy
+from src.models.backbones.vgg import VGG
 from src.models.fcn import FCN
 from src.models.freezing import freeze, freeze_norms
-from src.models.vgg import VGG
 from src.utils.errors import UserError
 
 IMAGES = Tensor(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 from safetensors.numpy import save_file
-from tutorial_network import TutorialFCN8s, randomise
 
+from src.models.backbones.mindcv import MindCVBackbone
+from src.models.backbones.vgg import VGG
 from src.models.fcn import FCN
-from src.models.mindcv_backbones import MindCVBackbone
-from src.models.vgg import VGG
 from src.models.weights import load_weights, read_parameters
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
+from tests.models.tutorial_network import TutorialFCN8s, randomise
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,7 +50,7 @@ def test_checkpoint_of_ours_loads_in_full(tmp_path):
     path = tmp_path / "best.ckpt"
     ms.save_checkpoint(trained, str(path))
     report = load_weights(network, path, strict=True)
-    assert report.naming == "this project's"
+    assert report.key_map == "this project's"
     assert report.normalization is None
     assert report.fraction == 1.0
     assert same(arrays(network), arrays(trained), list(arrays(network)))
@@ -63,7 +63,7 @@ def test_tutorials_checkpoint_gives_the_tutorials_function(tmp_path):
     ms.save_checkpoint(original, str(path))
     network = tiny(depth=16)
     report = load_weights(network, path, strict=True)
-    assert report.naming == "the tutorial's"
+    assert report.key_map == "the tutorial's"
     assert report.normalization == TUTORIAL_BGR
     batch = Tensor(np.random.randn(2, 3, 96, 64).astype(np.float32))
     expected = original.set_train(False)(batch).asnumpy()
@@ -124,7 +124,7 @@ def test_classifiers_with_counted_layers_load(
     path = write(renamed(source, prefix, FEATURES[depth, batch_norm], norm), tmp_path / "v.ckpt")
     network = tiny(depth=depth, batch_norm=batch_norm)
     report = load_weights(network, path)
-    assert (report.naming, report.normalization) == (title, normalization)
+    assert (report.key_map, report.normalization) == (title, normalization)
     new = [
         f"backbone.conv{block}.1.{leaf}"
         for block in (6, 7)
@@ -168,7 +168,7 @@ def test_feature_extractor_naming_loads(tmp_path):
     assert "vgg16_feature_extractor.conv5_3.1.beta" in content
     network = tiny(depth=16)
     report = load_weights(network, write(content, tmp_path / "vgg16.ckpt"))
-    assert (report.naming, report.normalization) == ("vgg16_feature_extractor", TUTORIAL_BGR)
+    assert (report.key_map, report.normalization) == ("vgg16_feature_extractor", TUTORIAL_BGR)
     assert len(report.loaded) == 13 * 3 == len(content)
     assert same(arrays(network), source, report.loaded)
 
@@ -178,7 +178,7 @@ def test_pretrained_file_of_the_tutorial_leaves_the_score_layers_new(tmp_path):
     content = {name.removeprefix("backbone."): value for name, value in source.items()}
     network = FCN(VGG(16, width=0.05, head_channels=320), 3)
     report = load_weights(network, write(content, tmp_path / "fcn8s_vgg16_pretrain.ckpt"))
-    assert (report.naming, report.fraction) == ("the tutorial's", 1.0)
+    assert (report.key_map, report.fraction) == ("the tutorial's", 1.0)
     assert same(arrays(network), source, list(source))
     assert not network.score_fr.weight.asnumpy().any()
 
@@ -191,7 +191,7 @@ def test_mindcvs_own_checkpoint_loads_into_its_backbone(tmp_path):
     ms.save_checkpoint(original, str(tmp_path / "mobilenet.ckpt"))
     network = FCN(MindCVBackbone("mobilenet_v3_small_100"), 3)
     report = load_weights(network, tmp_path / "mobilenet.ckpt")
-    assert (report.naming, report.fraction) == ("mindcv's", 1.0)
+    assert (report.key_map, report.fraction) == ("mindcv's", 1.0)
     assert report.normalization == IMAGENET_RGB
     ours = network.backbone.features.net.features_1.gamma
     assert np.array_equal(ours.asnumpy(), original.features[1].gamma.asnumpy())
@@ -207,7 +207,7 @@ def test_torchvisions_resnet_loads_into_mindcvs(tmp_path):
         content[name.replace("down_sample", "downsample")] = np.full(shape, 2, np.float32)
     assert {"bn1.running_var", "layer2.0.downsample.1.weight"} <= content.keys()
     report = load_weights(network, write(content, tmp_path / "resnet18.ckpt"))
-    assert (report.naming, report.fraction) == ("torchvision's", 1.0)
+    assert (report.key_map, report.fraction) == ("torchvision's", 1.0)
     assert report.left_over == ["fc.weight"]
     assert np.all(network.backbone.features.net.layer2[0].down_sample[1].gamma.asnumpy() == 2)
 
@@ -340,7 +340,7 @@ def test_torch_files_load(tmp_path):
     tensors["module.features.1.num_batches_tracked"] = torch.tensor(7)
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "vgg11_bn.pth")
     report = load_weights(network, tmp_path / "vgg11_bn.pth")
-    assert report.naming == "torchvision's"
+    assert report.key_map == "torchvision's"
     assert len(report.loaded) == 8 * 5 + 2 * 2  # of fc6 and fc7 the weights and the biases
     assert "features.1.num_batches_tracked" not in report.left_over
     assert same(arrays(network), source, [n for n in report.loaded if "conv1" in n])

@@ -7,14 +7,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from made_runs import CLASSES, make_run
 
-from src.report import runs as reading
 from src.report.__main__ import main
-from src.report.compare import differences, grouped, show
-from src.report.runs import read_run, read_runs
-from src.report.tables import duration
+from src.runs import reading
+from src.runs.grouping import differences, grouped, show
+from src.runs.reading import read_run, read_runs
+from src.runs.tables import duration
 from src.utils.errors import UserError
+from tests.report.run_fixtures import CLASSES, make_run
 
 
 @pytest.fixture
@@ -248,6 +248,6 @@ def test_a_single_run_without_anything_but_a_summary_has_a_page(tmp_path):
 
 
 def test_values_are_short():
-    assert show("src.models.vgg.VGG") == "VGG" and show("data/x.y") == "data/x.y"
+    assert show("src.models.backbones.vgg.VGG") == "VGG" and show("data/x.y") == "data/x.y"
     assert show([0.5, None, True]) == "[0.5, null, true]" and show(1e-4) == "0.0001"
     assert duration(3725.4) == "1:02:05" and duration(float("nan")) == "–"

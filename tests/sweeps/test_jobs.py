@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from src.cli.resume_sweep import with_resumed_sweep
 from src.sweeps.jobs import SweepDirectory
-from src.sweeps.recall import with_recalled_sweep
 from src.utils.errors import UserError
 
 
@@ -51,7 +51,7 @@ def test_two_processes_never_work_on_one_sweep(tmp_path):
 def test_a_sweep_goes_on_by_its_own_command_line(tmp_path):
     sweep(tmp_path / "s", "seed=0,1", "on_error=stop", hydra=("hydra.launcher.n_jobs=2",))
     named = f"resume_sweep={tmp_path}/s"
-    assert with_recalled_sweep([named, "hydra.launcher.n_jobs=1"]) == [
+    assert with_resumed_sweep([named, "hydra.launcher.n_jobs=1"]) == [
         "-m", "seed=0,1", "on_error=stop", named, "hydra.launcher.n_jobs=1",
         f"hydra.sweep.dir='{tmp_path}/s'",
     ]  # fmt: skip
@@ -59,15 +59,15 @@ def test_a_sweep_goes_on_by_its_own_command_line(tmp_path):
 
 def test_what_is_no_sweep_and_what_would_change_its_jobs_is_refused(tmp_path):
     with pytest.raises(UserError, match="no sweep to go on with"):
-        with_recalled_sweep([f"resume_sweep={tmp_path}"])
+        with_resumed_sweep([f"resume_sweep={tmp_path}"])
     sweep(tmp_path / "s")
     with pytest.raises(UserError, match="seed=3: a sweep goes on with its own jobs"):
-        with_recalled_sweep([f"resume_sweep={tmp_path}/s", "seed=3"])
+        with_resumed_sweep([f"resume_sweep={tmp_path}/s", "seed=3"])
 
 
 def test_other_command_lines_are_left_as_they_are():
-    assert with_recalled_sweep(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
-    assert with_recalled_sweep(["resume_sweep=null"]) == ["resume_sweep=null"]
+    assert with_resumed_sweep(["-m", "seed=0,1"]) == ["-m", "seed=0,1"]
+    assert with_resumed_sweep(["resume_sweep=null"]) == ["resume_sweep=null"]
 
 
 def test_shares_of_the_machine_are_those_of_this_time_and_no_part_of_a_job(tmp_path):
@@ -84,7 +84,7 @@ def test_settings_of_the_launcher_before_are_not_those_of_another(tmp_path):
     started = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
     config = {"hydra": {"overrides": {"hydra": started, "task": ["seed=0,1"]}}}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(config))
-    same = with_recalled_sweep([f"resume_sweep={tmp_path}"])
+    same = with_resumed_sweep([f"resume_sweep={tmp_path}"])
     assert same[1:4] == [*started, "seed=0,1"]
-    other = with_recalled_sweep([f"resume_sweep={tmp_path}", "hydra/launcher=processes"])
+    other = with_resumed_sweep([f"resume_sweep={tmp_path}", "hydra/launcher=processes"])
     assert other[1:3] == ["seed=0,1", f"resume_sweep={tmp_path}"]

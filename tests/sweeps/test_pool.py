@@ -9,11 +9,11 @@ import time
 
 import pytest
 from filelock import FileLock
-from made_sweeps import finish, job
 
-from src.engine.rundir import LOCK
-from src.sweeps.board import newest_line
+from src.runs.lock import LOCK
 from src.sweeps.pool import Pool, Watcher
+from src.sweeps.progress import newest_line
+from tests.sweeps.sweep_fixtures import finish, job
 
 
 def says(status: str) -> str:

@@ -4,9 +4,8 @@ import csv
 import io
 from pathlib import Path
 
-from made_sweeps import finish, job
-
 from src.sweeps.results import Results
+from tests.sweeps.sweep_fixtures import finish, job
 
 
 def three_models(root: Path) -> Results:

@@ -6,7 +6,6 @@ import re
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from made_sweeps import finish
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -14,6 +13,7 @@ from hydra_plugins.fcn_sweeps.sweepers import OptunaSweeper, _distribution
 from src.sweeps.jobs import SweepDirectory
 from src.sweeps.search import STUDY, Search
 from src.utils.errors import UserError
+from tests.sweeps.sweep_fixtures import finish
 
 MEDIAN = optuna.pruners.MedianPruner(n_startup_trials=2)
 HALVING = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)

@@ -1,6 +1,6 @@
 """The one line of an error."""
 
-from src.utils.errors import told_line
+from src.utils.errors import error_summary
 
 RULE = "-" * 66
 PAGE = """Exception thrown from dataset pipeline. Refer to 'Dataset Pipeline Error Message'.
@@ -26,13 +26,13 @@ ValueError: brightness is 7
 
 
 def test_the_first_line_of_a_text_is_what_it_says():
-    assert told_line(RuntimeError("short\nand long")) == "short"
-    assert told_line(RuntimeError()) == ""
+    assert error_summary(RuntimeError("short\nand long")) == "short"
+    assert error_summary(RuntimeError()) == ""
 
 
 def test_of_the_dataset_pipeline_it_is_what_the_page_says():
     page = PAGE.format(rule=RULE, calls="")
     expected = "Cannot batch tensors with different shapes in column 0."
-    assert told_line(RuntimeError(page)) == expected
+    assert error_summary(RuntimeError(page)) == expected
     page = PAGE.format(rule=RULE, calls=CALLS.format(rule=RULE))
-    assert told_line(RuntimeError(page)) == "ValueError: brightness is 7"
+    assert error_summary(RuntimeError(page)) == "ValueError: brightness is 7"

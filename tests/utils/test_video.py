@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from src.utils.errors import UserError
-from src.utils.video import Video, write_video
+from src.utils.video import Video
+from src.visualization.video import write_video
 
 
 def frames(count, shape=(32, 48)):

@@ -1,15 +1,60 @@
 """The contract of our callbacks, and the one that keeps the state."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
 
 import mindspore as ms
 
-from src.engine.interrupts import take_back_sigterm
+from src.device.process_group import ProcessGroup
+from src.engine.evaluator import Evaluation, Evaluator
+from src.engine.loggers.base import Logger
+from src.engine.state import FitState
+from src.engine.train_step import TrainStep
+from src.runs.signals import take_back_sigterm
 
-if TYPE_CHECKING:
-    from src.engine.trainer import Trainer
+
+class TrainerView(Protocol):
+    """What a callback may use of the trainer, see `src.engine.trainer.Trainer`."""
+
+    state: FitState
+    train_step: TrainStep | None
+    evaluator: Evaluator | None
+    loggers: list[Logger]
+    callbacks: list[ms.train.Callback]
+    process_group: ProcessGroup
+    output_dir: Path
+    max_epochs: int
+    val_every_n_epochs: int
+    monitor: str
+    monitor_mode: str
+    monitors_ema: bool
+    ema_decay: float | None
+    keep_top_k: int
+    save_every_n_steps: int | None
+    save_every_n_epochs: int
+    sink_mode: bool
+
+    @property
+    def checkpoint_dir(self) -> Path: ...
+
+    def log(self, metrics: dict[str, float]) -> None: ...
+
+    def learning_rate(self, step: int) -> float: ...
+
+    def is_logged(self, step: int) -> bool: ...
+
+    def is_better(self, value: float, than: float | None) -> bool: ...
+
+    def new_value(self) -> float | None: ...
+
+    def monitored_weights(self) -> AbstractContextManager[None]: ...
+
+    def save_weights(self, name: str) -> Path: ...
+
+    def save_last_weights(self) -> None: ...
+
+    def evaluate(self, evaluator: Evaluator) -> Evaluation: ...
 
 
 class Callback(ms.train.Callback):
@@ -24,7 +69,7 @@ class Callback(ms.train.Callback):
         on_train_end
 
     `trainer` is set before the first of them; `trainer.state` is up to date in each, and
-    `trainer.log`, `trainer.step`, `trainer.output_dir` are for use. `close` is called at the
+    `TrainerView` lists what else is for use. `close` is called at the
     end of a fit in any case, also after an error.
 
     What a callback finds out by and by and needs to go on goes through `state_dict`, which is
@@ -32,7 +77,7 @@ class Callback(ms.train.Callback):
     if nothing was saved.
     """
 
-    trainer: Trainer
+    trainer: TrainerView
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs, as JSON can hold it."""

@@ -10,19 +10,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.engine.averaging import lent
 from src.engine.callbacks.base import Callback
+from src.engine.ema import swapped_parameters
 from src.engine.evaluator import Evaluation, Evaluator
-from src.utils.errors import told_line
-from src.utils.figures import (
-    draw_class_iou,
-    draw_confusion,
-    draw_curves,
-    in_percent,
-    read_curves,
-    run_name,
-)
-from src.utils.sheets import Case, Classes, draw_cases
+from src.runs.names import run_name
+from src.utils.curves import read_curves
+from src.utils.errors import error_summary
+from src.visualization.charts import draw_class_iou, draw_confusion, draw_curves, in_percent
+from src.visualization.sheets import Case, Classes, draw_cases
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +40,7 @@ class Figures(Callback):
 
     def on_train_end(self, run_context: ms.train.RunContext) -> None:
         trainer, state = self.trainer, self.trainer.state
-        if not trainer.ranks.first:
+        if not trainer.process_group.is_main_process:
             return
         directory = trainer.output_dir / "figures"
         metrics = trainer.output_dir / "metrics.csv"
@@ -67,7 +62,7 @@ class Figures(Callback):
             with (
                 written.tried(directory),
                 trainer.monitored_weights(),
-                weights_of(trainer.step.network, path if stale else None),
+                weights_of(trainer.train_step.network, path if stale else None),
             ):
                 evaluation_figures(
                     trainer.evaluator, evaluation, directory, title,
@@ -105,7 +100,7 @@ class Written:
         try:
             yield path
         except Exception as error:  # whatever it is, the run is worth more
-            reason = told_line(error) or type(error).__name__
+            reason = error_summary(error) or type(error).__name__
             log.warning("%s: not drawn or not logged (%s)", path or "figures", reason)
             log.debug("a figure failed", exc_info=True)
         else:
@@ -182,7 +177,7 @@ def weights_of(network: nn.Cell, path: Path | None) -> AbstractContextManager[No
         return nullcontext()
     stored = ms.load_checkpoint(str(path))  # without what serves training alone
     parameters = network.parameters_dict()
-    return lent([parameters[name] for name in stored], list(stored.values()))
+    return swapped_parameters([parameters[name] for name in stored], list(stored.values()))
 
 
 def _case(evaluator: Evaluator, evaluation: Evaluation, index: int) -> Case:

@@ -1,4 +1,4 @@
-"""Callbacks that watch the steps: logging, the non-finite guard, the newest checkpoint."""
+"""Callbacks that watch the steps: logging, the non-finite guard."""
 
 import math
 import time
@@ -63,19 +63,3 @@ class NonFiniteGuard(Callback):
                 f"rate {rate:.3g}: expected a finite number; lower optimizer.learning_rate, "
                 "lengthen scheduler.warmup_steps or set trainer.gradient_clip"
             )
-
-
-class LastCheckpoint(Callback):
-    """Keeps the newest weights as `last.ckpt`, and beside them the state that a resume starts from.
-
-    Saved at epoch ends, after every `trainer.save_every_n_steps`-th step, and when the run is
-    interrupted. The trainer calls it last, so that what is saved holds what the others found.
-    """
-
-    def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
-        every = self.trainer.save_every_n_steps
-        self.trainer.boundary.reach(save=bool(every) and self.trainer.state.step % every == 0)
-
-    def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
-        self.trainer.state.epochs_ended = self.trainer.state.epoch
-        self.trainer.boundary.reach(save=True)

@@ -7,13 +7,11 @@ import time
 import mindspore as ms
 
 from src.engine.callbacks.base import Callback
+from src.runs.trial import REPORTS, VERDICT
 from src.utils.errors import UserError
 from src.utils.files import read_json
 
 log = logging.getLogger(__name__)
-
-REPORTS = "reports.jsonl"  # from the run: {"epoch": 3, "value": 0.5}, a line a validation
-VERDICT = "verdict.json"  # from the search: {"epoch": 3, "prune": false}, of the newest report
 
 
 class Pruning(Callback):

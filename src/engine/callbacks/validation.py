@@ -43,16 +43,16 @@ class Validate(Callback):
             return
         state.evaluation = trainer.evaluate(trainer.evaluator)
         state.metrics = state.evaluation.log_metrics("val")
-        if trainer.step.average is not None:
+        if trainer.train_step.ema is not None:
             averaged = self._evaluate_average()
             state.metrics |= averaged.log_metrics("val/ema")
-            if trainer.monitors_average:
+            if trainer.monitors_ema:
                 state.evaluation = averaged
         trainer.log(state.metrics)
         run_context.original_args().eval_results = dict(state.metrics)
 
     def _evaluate_average(self) -> Evaluation:
-        with self.trainer.step.average.in_place():
+        with self.trainer.train_step.ema.in_place():
             evaluation = self.trainer.evaluate(self.trainer.evaluator)
         weights = f"averaged, trainer.ema_decay={self.trainer.ema_decay}"
         return replace(evaluation, protocol={**evaluation.protocol, "weights": weights})
@@ -71,7 +71,7 @@ class BestCheckpoint(Callback):
             trainer.save_weights("best")
             state.best = {"epoch": state.epoch, "step": state.step, **state.metrics}
             state.best_evaluation = state.evaluation
-            if trainer.ranks.first:
+            if trainer.process_group.is_main_process:
                 state.evaluation.save(trainer.output_dir / "eval.json")
 
 
@@ -95,7 +95,9 @@ class TopKCheckpoints(Callback):
             return
         self.kept.append((value, trainer.save_weights(f"epoch_{trainer.state.epoch:03d}")))
         self.kept.sort(key=lambda item: item[0], reverse=trainer.monitor_mode == "max")
-        for _, path in self.kept[trainer.keep_top_k :] if trainer.ranks.first else ():
+        for _, path in (
+            self.kept[trainer.keep_top_k :] if trainer.process_group.is_main_process else ()
+        ):
             path.unlink(missing_ok=True)
         del self.kept[trainer.keep_top_k :]
 

@@ -1,0 +1,290 @@
+"""From config to objects: one function a noun, in the order in which a run needs them.
+
+Where a config says null for what the data or the weights know (class names, normalisation), the
+answer is written back, so that the resolved config of a run is complete.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from hydra.utils import instantiate
+from mindspore import nn
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.data.datamodule import SegDataModule
+from src.data.fetch.download import resolve_weights
+from src.data.preparation.class_weights import class_weights
+from src.data.preparation.label_statistics import report_table
+from src.device import process_group, runtime
+from src.device.precision import set_precision
+from src.device.sync_batch_norm import synchronize_batch_norm
+from src.engine.evaluator import Evaluator
+from src.engine.segmenter import Segmenter
+from src.engine.trainer import Trainer
+from src.losses import WithAuxiliary
+from src.metrics import ConfusionMatrix
+from src.models.freezing import freeze, freeze_norms
+from src.models.weights import load_weights
+from src.runs.directory import RESOLVED_CONFIG, run_directory_of
+from src.utils.console import console
+from src.utils.errors import UserError, error_summary
+from src.utils.normalization import IMAGENET_RGB, Normalization
+
+log = logging.getLogger(__name__)
+
+LR_SCALINGS = {
+    "none": lambda world_size: 1,
+    "linear": lambda world_size: world_size,
+    "sqrt": math.sqrt,
+}
+NORMALIZATION_KEYS = ("color_order", "mean", "std")
+TRAINING_KEYS = ("weights", "auxiliary_weight", "frozen", "frozen_norm")  # of model
+
+
+def setup(cfg: DictConfig) -> None:
+    """Chooses device, mode and seed of this process."""
+    names = ("target", "id", "mode", "jit_level", "deterministic", "threads")
+    values = {name: cfg.device[name] for name in names}
+    values["id"] = process_group.local_device(cfg.device.target, cfg.device.id)
+    if cfg.device.threads is None:
+        values["threads"] = process_group.share_of_cores()
+    runtime.setup_device(**values)
+    runtime.seed_everything(cfg.seed)
+
+
+def datamodule(cfg: DictConfig) -> SegDataModule:
+    """The dataset; its class names and number of classes are written into the config."""
+    data = instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
+    with open_dict(cfg):
+        cfg.dataset.class_names = list(data.class_names)
+        cfg.dataset.num_classes = data.num_classes
+    return data
+
+
+def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    """The network with the weights it starts from; tells `data` what they expect of an image."""
+    net = _untrained(cfg, data)
+    if cfg.device.sync_batch_norm:
+        if cfg.device.target != "Ascend":
+            raise UserError(
+                f"device.sync_batch_norm=true with device.target={cfg.device.target}: MindSpore "
+                "has it for Ascend alone; set it to false"
+            )
+        synchronize_batch_norm(net)
+    of_weights = None
+    if cfg.model.weights is not None:
+        path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
+        of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
+    elif not cfg.model.backbone.get("pretrained", False) and not data.source.generated:
+        log.warning(
+            "training from random weights: an FCN on real data wants an ImageNet backbone; give "
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones). "
+            "Without one it wants a low rate and a warm-up, as optimizer.learning_rate=0.002 "
+            "scheduler.warmup_steps=200"
+        )
+    _resolve_normalization(cfg, data, of_weights)
+    freeze(net, cfg.model.get("frozen", ()))
+    if cfg.model.get("frozen_norm"):
+        freeze_norms(net.backbone)
+    return net
+
+
+def bare_network(cfg: DictConfig) -> nn.Cell:
+    """The network with the weights its constructor gives it."""
+    auxiliary = bool(cfg.model.get("auxiliary_weight"))
+    return instantiate(_without(cfg.model, TRAINING_KEYS), auxiliary=auxiliary, _convert_="all")
+
+
+def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    """The network of `ckpt_path`, whose parameters must all fit."""
+    if cfg.model.backbone.get("pretrained"):
+        cfg.model.backbone.pretrained = False  # nothing to download: the checkpoint has it all
+    if cfg.model.get("auxiliary_weight"):
+        cfg.model.auxiliary_weight = None  # of training alone, no checkpoint has it
+    net = _untrained(cfg, data)
+    path = checkpoint_path(cfg)
+    report = load_weights(net, path, strict=True)
+    _resolve_normalization(cfg, data, report.normalization or _normalization_of_run(path))
+    set_precision(net, cfg.device.amp_level)  # as validation had it in training
+    net.set_train(False)
+    return net
+
+
+def checkpoint_path(cfg: DictConfig) -> Path:
+    """The file that `ckpt_path` names; downloads it if it is an address or a known name."""
+    return resolve_weights(cfg.ckpt_path, Path(cfg.paths.data_dir) / "weights")
+
+
+def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> None:
+    """Prints what preparation found of each split."""
+    for report in reports.values():
+        console.print(report_table(report, data.class_names))
+
+
+def resolve_class_weights(cfg: DictConfig, data: SegDataModule) -> None:
+    """Replaces a rule in the loss by the class weights it gives for the training split."""
+    for node, key, path in _class_factors(cfg.loss, "loss"):
+        if isinstance(node[key], str):
+            report = data.prepare(data.train_split)[data.train_split]
+            weights = class_weights(path, node[key], report["classes"])
+            named = zip(data.class_names, weights, strict=True)
+            log.info("%s: %s", node[key], ", ".join(f"{name} {value:g}" for name, value in named))
+            node[key] = weights
+
+
+def loss(cfg: DictConfig) -> nn.Cell:
+    """The loss, of the auxiliary head too; class weights must be as many as there are classes."""
+    for node, key, path in _class_factors(cfg.loss, "loss"):
+        factors = node[key]
+        if OmegaConf.is_list(factors) and len(factors) != cfg.dataset.num_classes:
+            raise UserError(
+                f"{path} has {len(factors)} factors: expected one for each of the "
+                f"{cfg.dataset.num_classes} classes"
+            )
+    chosen = instantiate(cfg.loss, _convert_="all")
+    weight = cfg.model.get("auxiliary_weight")
+    return WithAuxiliary(chosen, weight) if weight else chosen
+
+
+def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, str, str]]:
+    """Where a loss, or one that it sums, has factors by class: node, key, dotted key."""
+    for key, value in node.items():
+        if OmegaConf.is_dict(value):
+            yield from _class_factors(value, f"{path}.{key}")
+        elif key in ("class_weights", "alpha"):
+            yield node, key, f"{path}.{key}"
+
+
+def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
+    """The learning rate of each step of the whole run."""
+    steps = min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
+    factor = LR_SCALINGS[cfg.device.lr_scaling](trainer.process_group.world_size)
+    if factor != 1:
+        log.info("learning rate × %g for %d processes", factor, trainer.process_group.world_size)
+    return instantiate(cfg.scheduler, _convert_="all")(
+        learning_rate=cfg.optimizer.learning_rate * factor,
+        total_steps=steps * trainer.max_epochs,
+        steps_per_epoch=steps,
+    )
+
+
+def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer:
+    """The optimizer over the network's trainable parameters, in its groups."""
+    groups = instantiate(cfg.optimizer.parameters, _convert_="all")(
+        net.trainable_params(), learning_rate, cfg.optimizer.weight_decay
+    )
+    make = instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")
+    try:
+        return make(params=groups, learning_rate=learning_rate)
+    except UserError:
+        raise
+    except ValueError as error:
+        kind = cfg.optimizer._target_.rpartition(".")[2]
+        raise UserError(f"optimizer ({kind}): {error_summary(error)}") from error
+
+
+def segmenter(cfg: DictConfig, net: nn.Cell, data: SegDataModule) -> Segmenter:
+    """The inference path of the network."""
+    return Segmenter(net, data.normalization, **OmegaConf.to_container(cfg.inference))
+
+
+def evaluator(
+    cfg: DictConfig, net: nn.Cell, data: SegDataModule, split: str | None = None
+) -> Evaluator:
+    """Evaluates the network on a split, by default the validation split."""
+    split = split or data.val_split
+    metric = ConfusionMatrix(data.num_classes, data.ignore_index)
+    samples = data.eval_samples(split)
+    return Evaluator(
+        segmenter(cfg, net, data),
+        samples,
+        metric,
+        data.class_names,
+        split,
+        data.palette,
+        extra_metrics=_nodes(cfg.metrics),
+        process_group=process_group.this_process(),
+    )
+
+
+def trainer(cfg: DictConfig, wandb_id: str | None = None) -> Trainer:
+    """The trainer with its callbacks and loggers; `wandb_id` is of the run that goes on."""
+    run_config = OmegaConf.to_container(cfg, resolve=True)
+    logger_values = {"wandb": {"run_config": run_config, "resume_id": wandb_id}}
+    this = process_group.this_process()
+    return instantiate(
+        cfg.trainer,
+        output_dir=cfg.output_dir,
+        callbacks=_nodes(cfg.callbacks),
+        loggers=_nodes(cfg.logger, logger_values) if this.is_main_process else [],
+        amp_level=cfg.device.amp_level,
+        loss_scaler=instantiate(cfg.device.loss_scaler),
+        sink_mode=cfg.device.sink_mode,
+        process_group=this,
+        _convert_="all",
+    )
+
+
+def _nodes(group: DictConfig, values: dict[str, dict] | None = None) -> list[Any]:
+    """The objects of a group of named nodes, in their order; null drops one.
+
+    `values` are passed as they are: a config among them is not instantiated.
+    """
+    values = values or {}
+    return [
+        instantiate(node, **values.get(name, {}), _convert_="all", _recursive_=name not in values)
+        for name, node in group.items()
+        if node is not None
+    ]
+
+
+def _untrained(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
+    if cfg.model.num_classes != data.num_classes:
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}: the dataset has {data.num_classes} "
+            f"classes ({', '.join(data.class_names[:4])} …); choose the dataset that the network "
+            "was trained on, or one of the same classes"
+        )
+    return bare_network(cfg)
+
+
+def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """A copy whose interpolations still find the whole config, without some keys."""
+    copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    for key in keys:
+        copy.pop(key, None)
+    return copy
+
+
+def _resolve_normalization(
+    cfg: DictConfig, data: SegDataModule, of_weights: Normalization | None
+) -> None:
+    """Decides colour order, mean and std: the config's, else the weights', else ImageNet's RGB."""
+    start = of_weights or IMAGENET_RGB
+    chosen = {
+        key: getattr(start, key) if cfg.dataset[key] is None else cfg.dataset[key]
+        for key in NORMALIZATION_KEYS
+    }
+    data.normalization = Normalization(**chosen)
+    overridden = [key for key in NORMALIZATION_KEYS if cfg.dataset[key] is not None]
+    origin = "the weights bring it" if of_weights else "ImageNet's"
+    if overridden:
+        origin = f"{', '.join(overridden)} from the config"
+    log.info("normalisation: %s (%s)", data.normalization.describe(), origin)
+    with open_dict(cfg):
+        cfg.dataset.color_order = data.normalization.color_order
+        cfg.dataset.mean = list(data.normalization.mean)
+        cfg.dataset.std = list(data.normalization.std)
+
+
+def _normalization_of_run(checkpoint: Path) -> Normalization | None:
+    """What the run trained with that a checkpoint of ours lies in."""
+    run = run_directory_of(checkpoint)
+    if run is None:
+        return None
+    dataset = OmegaConf.load(run / RESOLVED_CONFIG).dataset
+    return Normalization(**{key: OmegaConf.to_object(dataset)[key] for key in NORMALIZATION_KEYS})

@@ -1,0 +1,273 @@
+"""From the command line to a run: composition, run directory, log, exit code.
+
+Hydra and OmegaConf alone are imported here; MindSpore comes with the task, so that `--help` and
+`--cfg job` answer at once.
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from textwrap import indent
+from types import FrameType
+
+import hydra
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.syntax import Syntax
+from rich.tree import Tree
+
+from src.cli import saved_config, schema
+from src.cli.environment import load_env
+from src.cli.resume_sweep import with_resumed_sweep
+from src.cli.saved_config import ResumedRun
+from src.device import process_group
+from src.runs import signals
+from src.runs.directory import RESOLVED_CONFIG, FollowedDirectory, RunDirectory
+from src.utils.console import console, setup_logging
+from src.utils.errors import UserError, error_summary
+from src.utils.files import write_text
+
+log = logging.getLogger(__name__)
+
+CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+
+Task = Callable[[DictConfig, RunDirectory], None]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated as Ctrl-C with an exit code of its own."""
+
+
+def command(
+    name: str, from_checkpoint: bool = False, resumable: bool = False
+) -> Callable[[Task], Callable[[], None]]:
+    """Turns a task into an entry point with the primary config `conf/<name>.yaml`.
+
+    The task receives the config and the run directory. A `UserError` ends it with one line and
+    exit code 1, any other error with its traceback too; the run's log has both.
+
+    Args:
+        name: Of the command and its primary config.
+        from_checkpoint: Dataset, model and device come from the run that `ckpt_path` lies in.
+        resumable: `resume=DIR` goes on with the run in DIR, by its config.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        def start() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
+            signal.signal(signal.SIGTERM, _terminate)
+            if process_group.is_launched():
+                _refuse_sweep(sys.argv[1:])
+            try:
+                load_env()
+                sys.argv[1:] = with_resumed_sweep(sys.argv[1:])
+                if from_checkpoint:
+                    sys.argv[1:] = saved_config.with_choices_of_run(sys.argv[1:], name)
+                resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
+                if resumed is not None:
+                    sys.argv[1:] = resumed.arguments(sys.argv[1:])
+                entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
+                refused: list[UserError] = []  # what leaves a job, Hydra announces in its own words
+
+                def job(cfg: DictConfig) -> None:
+                    try:
+                        _run(name, task, cfg, from_checkpoint, resumed)
+                    except UserError as error:
+                        refused.append(error)
+
+                entry(job)()
+                if refused:
+                    raise refused[0]
+            except UserError:
+                raise
+            except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+                if cause := _user_error(error):
+                    raise cause from error
+                for choice in _group_choices():
+                    if choice.endswith(("=null", "=")):
+                        raise UserError(schema.no_choice(choice, CONF_DIR)) from error
+                explain = schema.explain_composition_error
+                line = explain(error, functools.partial(_compose_as_chosen, name))
+                raise UserError(line) from error
+            except OSError as error:  # such as the directory, which Hydra makes before the job
+                line = f"{error.filename}: not readable or not writable ({error.strerror})"
+                raise UserError(line) from error
+            except KeyboardInterrupt as error:
+                sys.exit(_exit_code(error))
+
+        @functools.wraps(task)
+        def main() -> None:
+            if process_group.is_scheduler():
+                process_group.schedule()
+                return
+            with process_group.leaving():
+                try:
+                    start()
+                except UserError as error:
+                    _fail(str(error))
+
+        main.start = start  # for who wants the UserError of what never came to be a run
+        main.task = task
+        return main
+
+    return decorate
+
+
+def compose_config(name: str, overrides: list[str]) -> DictConfig:
+    """Composes a primary config outside of a command."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose(name, overrides)
+
+
+def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
+    """The config with the groups that the command line chooses, and Hydra's own part."""
+    chosen = _group_choices()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        try:
+            return compose(name, [*chosen, *overrides], return_hydra_config=True)
+        except HydraException:  # the mistake is one of them
+            return compose(name, overrides, return_hydra_config=True)
+
+
+def _group_choices() -> list[str]:
+    """What of the command line chooses an option of a group."""
+    return [a for a in sys.argv[1:] if (CONF_DIR / a.partition("=")[0].lstrip("+")).is_dir()]
+
+
+def _run(
+    name: str, task: Task, cfg: DictConfig, from_checkpoint: bool, resumed: ResumedRun | None
+) -> None:
+    """One run: claims its directory, checks its config, does its work, writes how it ended."""
+    signals.watch_ctrl_c()
+    hydra_cfg = HydraConfig.get()
+    cfg.output_dir = hydra_cfg.runtime.output_dir
+    if resumed is not None:
+        resumed.apply(cfg)
+        schema.check(cfg, compose(name))  # a mistake here leaves the run as it is
+    if process_group.is_launched() or OmegaConf.select(cfg, "device.distributed"):
+        _join_ranks(name, cfg)
+    run = _claim_directory(name, cfg, resumed is not None)
+    try:
+        if run.is_main_process and resumed is not None:
+            resumed.save_overrides()
+        elif run.is_main_process:
+            _save_hydra_files(cfg, run.path / ".hydra")
+        if from_checkpoint:
+            saved_config.apply_run(cfg, list(hydra_cfg.overrides.task))
+        schema.check(cfg, compose(name))
+        task(cfg, run)
+        run.update(status="completed")
+    except KeyboardInterrupt as error:
+        run.update(status="interrupted", reason=type(error).__name__)
+        log.warning("interrupted; the run directory is %s", run.path)
+        sys.exit(_exit_code(error))
+    except Exception as error:
+        cause = _user_error(error)
+        reason = error_summary(cause or error)
+        reason = reason if cause else f"{type(error).__name__}: {reason}"
+        log.debug("the run failed", exc_info=True)  # to the log file alone
+        with suppress(UserError):  # a full disk may be the reason
+            run.update(status="failed", reason=reason)
+        if cause is None:
+            console.print_exception(max_frames=8)
+        _fail(reason, f"details: {run.path / f'{name}.log'}")
+
+
+def _join_ranks(name: str, cfg: DictConfig) -> None:
+    """Makes this process one of several that train or evaluate together."""
+    schema.check(cfg, compose(name))  # before the ranks wait for each other
+    if name not in ("train", "eval"):
+        raise UserError(f"{name}: works in one process; set device.distributed=false, no launcher")
+    if not cfg.device.distributed:
+        raise UserError(
+            "device.distributed=false: a launcher has started this process as one of several; set "
+            "device.distributed=true"
+        )
+    process_group.join(cfg.device.target, cfg.device.deterministic)
+
+
+def _refuse_sweep(arguments: list[str]) -> None:
+    sweeps = ("-m", "--multirun", "sweep=", "+sweep=", "resume_sweep=")
+    if found := [argument for argument in arguments if argument.startswith(sweeps)]:
+        raise UserError(f"{found[0]}: a sweep does not run on several ranks; start a job alone")
+
+
+def _claim_directory(name: str, cfg: DictConfig, resumed: bool) -> RunDirectory:
+    """Claims the run's directory and opens its log; ranks beside the first one follow it."""
+    this = process_group.this_process()
+    if not this.is_main_process:
+        setup_logging(verbose=True)  # to the rank's own log, where the launcher sends the screen
+        own, cfg.output_dir = Path(cfg.output_dir), this.gather(None)[0]
+        if own != Path(cfg.output_dir):
+            with suppress(OSError):
+                own.rmdir()  # Hydra has made one for each rank
+        return FollowedDirectory(cfg.output_dir, resumed)
+    run = RunDirectory(cfg.output_dir, name, cfg.task_name, resumed=resumed)
+    setup_logging(run.path / f"{name}.log")
+    process_group.tell_launcher(run.path)
+    this.gather(cfg.output_dir)
+    return run
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an error; Hydra wraps what constructors raise."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def _fail(reason: str, *more: str) -> None:
+    console.print("error:", style="bold red", end=" ")
+    console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    for line in more:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _exit_code(interrupt: KeyboardInterrupt) -> int:
+    """What a shell expects of a process that a signal ended: 128 and its number."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _save_hydra_files(cfg: DictConfig, directory: Path) -> None:
+    """The files Hydra would write; it does so before anything can be refused, so we do it."""
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg))
+    node = OmegaConf.masked_copy(OmegaConf.create({"hydra": HydraConfig.get()}), "hydra")
+    write_text(directory / "hydra.yaml", OmegaConf.to_yaml(node))
+    overrides = OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+    write_text(directory / "overrides.yaml", overrides)
+
+
+def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None:
+    """Writes `config.resolved.yaml` and prints the config as a tree; of ranks, the first does."""
+    if not run.is_main_process:
+        return
+    write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    if not show:
+        return
+    tree = Tree(f"[bold]{cfg.task_name}[/bold] → {run.path}")
+    for key, value in OmegaConf.to_container(cfg, resolve=True).items():
+        if isinstance(value, dict) and value:
+            text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=120)
+            tree.add(
+                Syntax(f"{key}:\n{indent(text, '  ')}".rstrip(), "yaml", background_color="default")
+            )
+        else:
+            tree.add(f"{key}: {value}")
+    console.print(tree)

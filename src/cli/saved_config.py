@@ -1,0 +1,280 @@
+"""The config of a run that is there: a checkpoint's for eval, predict and export, or one to resume.
+
+Value overrides apply on top of it, and what was interpolated from such a value follows; a group
+override replaces that group.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from src.cli.interpolations import followers
+from src.runs.directory import RESOLVED_CONFIG, newest_checkpoint, run_directory_of
+from src.runs.summary import read_summary
+from src.utils.errors import UserError, error_summary
+from src.utils.files import write_text
+
+log = logging.getLogger(__name__)
+
+CHOICES = ("dataset", "model", "model/backbone", "device", "inference", "metrics")
+GROUPS = tuple(group for group in CHOICES if "/" not in group)
+OF_EVAL = ("metrics",)  # the other commands have no such group
+DEFAULT_EXPERIMENTS_DIR = "experiments"
+RETIRED = ("model.backbone.formulation",)  # of our VGG in earlier runs: the device settles it now
+
+
+def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
+    """Completes a command line by `ckpt_path` and the group choices of the checkpoint's run.
+
+    With the run's groups chosen before composition, each key that the run knew can be overridden.
+
+    Raises:
+        UserError: No checkpoint is given and there is no completed run; or the checkpoint stands
+            alone and model or dataset are not given.
+    """
+    if _only_shows(arguments):
+        return arguments
+    given = _given(arguments)
+    if given.get("ckpt_path", "null") == "null":
+        directory = given.get("paths.experiments_dir", DEFAULT_EXPERIMENTS_DIR)
+        try:
+            given["ckpt_path"] = str(newest_checkpoint(directory))
+        except UserError:
+            if "--cfg" in arguments:  # to be shown without a run, too
+                return arguments
+            raise
+        arguments = [*arguments, f"ckpt_path='{given['ckpt_path']}'"]
+    run = run_directory_of(Path(given["ckpt_path"]))
+    if run is None:
+        missing = [group for group in ("model", "dataset") if group not in given]
+        if missing and "--cfg" not in arguments:
+            raise UserError(
+                f"ckpt_path={given['ckpt_path']}: no run's config lies beside it; give "
+                + " and ".join(f"{group}=…" for group in missing)
+                + " too (as model=fcn8s dataset=voc2012)"
+            )
+        return arguments
+    choices = _choices_of(run)
+    chosen = [
+        f"{group}={choices[group]}"
+        for group in CHOICES
+        if choices.get(group) is not None
+        and group not in given
+        and (command == "eval" or group not in OF_EVAL)
+        and not (group == "model/backbone" and "model" in given)
+    ]
+    return [*chosen, *arguments]
+
+
+def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
+    """Puts the resolved values of the checkpoint's run under the overrides of the command line."""
+    run = run_directory_of(Path(str(cfg.ckpt_path)))
+    if run is None:
+        return
+    resolved = _resolved_of(run)
+    choices = _choices_of(run)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    replaced = {
+        o.key_or_group.partition("/")[0]
+        for o in parsed
+        if o.key_or_group in CHOICES and o.value() != choices.get(o.key_or_group)
+    }
+    following = followers(cfg, resolved, [o.key_or_group for o in parsed])
+    distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
+    with open_dict(cfg):
+        for group in GROUPS:
+            if group in cfg and group not in replaced and group in resolved:
+                cfg[group] = resolved[group]
+        if distributed is not None:
+            cfg.device.distributed = distributed
+        for override in parsed:
+            group = override.key_or_group.partition(".")[0]
+            if group in GROUPS and "." in override.key_or_group and not override.is_delete():
+                OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
+        for key, interpolation in following.items():
+            if key.partition(".")[0] in GROUPS:
+                OmegaConf.update(cfg, key, interpolation)
+    log.info("config of the run %s", run)
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """A training run that `resume=DIR` goes on with, and what this command line changes in it."""
+
+    path: Path
+    overrides: list[str]
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> "ResumedRun | None":
+        """The run that a command line names; None if it names none.
+
+        Raises:
+            UserError: There is no run, nothing is left of it to do, or it cannot be gone on with.
+        """
+        named = _given(arguments).get("resume", "null")
+        if named == "null" or _only_shows(arguments):
+            return None
+        if "-m" in arguments or "--multirun" in arguments:
+            raise UserError(f"resume={named}: goes on with one run; leave out -m")
+        overrides = [a for a in arguments if not a.startswith(("-", "resume="))]
+        run = cls(Path(named), overrides)
+        run._refuse_what_cannot_go_on()
+        return run
+
+    def arguments(self, arguments: list[str]) -> list[str]:
+        """The command line, completed by the overrides the run was started and resumed with."""
+        anew = {"output_dir", "resume", *RETIRED, *map(_key, self.overrides)}
+        replaced = {_group(o) for o in self.overrides if _key(o) in self._choices()}
+        earlier = [
+            override
+            for file in self._override_files()
+            for override in OmegaConf.load(file)
+            if _key(override) not in anew
+            and _key(override).partition(".")[0] not in replaced
+            and _group(override) not in replaced
+        ]
+        # a recipe of conf/sweep would start its sweep again
+        return [*earlier, *arguments, f"output_dir='{self.path}'", "hydra.mode=RUN"]
+
+    def apply(self, cfg: DictConfig) -> None:
+        """Puts the run's resolved values under the overrides of this command line."""
+        if not (self.path / RESOLVED_CONFIG).exists():
+            return  # killed before it was written: what was composed is what there is
+        resolved = _resolved_of(self.path)
+        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        # The directory, too: a run may have been moved
+        following = followers(cfg, resolved, ["output_dir", *(o.key_or_group for o in parsed)])
+        choices = self._choices()
+        replaced = {
+            _group(o.input_line)
+            for o in parsed
+            if o.key_or_group in choices and o.value() != choices[o.key_or_group]
+        }
+        with open_dict(cfg):
+            for key, value in resolved.items():
+                if key not in replaced and key not in ("output_dir", "resume"):
+                    cfg[key] = value
+            for override in parsed:
+                key = override.key_or_group
+                if key in choices or key == "output_dir":
+                    continue
+                if override.is_delete():
+                    parent, _, name = key.rpartition(".")
+                    OmegaConf.select(cfg, parent).pop(name, None)
+                else:
+                    OmegaConf.update(cfg, key, override.value(), force_add=True)
+            for key, interpolation in following.items():
+                OmegaConf.update(cfg, key, interpolation)
+
+    def save_overrides(self) -> None:
+        """Writes this command line's overrides beside those of the start."""
+        number = len(self._override_files())
+        path = self.path / ".hydra" / f"overrides.resume-{number}.yaml"
+        write_text(path, OmegaConf.to_yaml(self.overrides))
+
+    def _override_files(self) -> list[Path]:
+        directory = self.path / ".hydra"
+        resumes = len(list(directory.glob("overrides.resume-*.yaml")))
+        names = ["overrides.yaml", *(f"overrides.resume-{i + 1}.yaml" for i in range(resumes))]
+        return [directory / name for name in names]
+
+    def _choices(self) -> dict[str, str]:
+        return _choices_of(self.path)
+
+    def _refuse_what_cannot_go_on(self) -> None:
+        named = f"resume={self.path}"
+        summary = read_summary(self.path)
+        if not (self.path / ".hydra" / "overrides.yaml").exists():
+            raise UserError(
+                f"{named}: no run to go on with (no .hydra/overrides.yaml); give the directory of "
+                "a training run, as experiments/train/runs/TIME"
+            )
+        if summary.get("command", "train") != "train":
+            raise UserError(f"{named}: is of the command {summary['command']}; only train resumes")
+        for override in self.overrides:
+            if _key(override) in ("experiment", "sweep", "debug"):
+                raise UserError(
+                    f"{named} {override}: a recipe cannot be laid over a run; give its keys"
+                )
+            if _key(override) == "output_dir" and Path(_value(override)) != self.path:
+                raise UserError(f"{named} {override}: a run goes on in its own directory")
+        self._refuse_if_nothing_is_left(summary)
+        checkpoints = self.path / "checkpoints"
+        if (checkpoints / "last.ckpt").exists() and not list(checkpoints.glob("last_state*.npz")):
+            raise UserError(
+                f"{named}: holds weights but no state to go on from (checkpoints/last_state.npz); "
+                f"start a new run with model.weights={checkpoints / 'last.ckpt'}"
+            )
+
+    def _refuse_if_nothing_is_left(self, summary: dict[str, Any]) -> None:
+        if summary.get("status") != "completed":
+            return
+        done, reason = (summary["last"] or {}).get("epoch", 0), summary["reason"]
+        given = {_key(override): _value(override) for override in self.overrides}
+        planned = given.get("trainer.max_epochs")
+        if planned is None:
+            planned = OmegaConf.load(self.path / RESOLVED_CONFIG).trainer.max_epochs
+        loosened = any(key.startswith(("callbacks", "~callbacks")) for key in given)
+        if str(planned).isdigit() and int(planned) <= done:
+            raise UserError(
+                f"resume={self.path}: all {done} epochs are done, nothing is left to do; "
+                f"trainer.max_epochs=N with N above {done} goes on"
+            )
+        if reason and not loosened:
+            repair = "a larger callbacks.early_stopping.patience"
+            if reason.startswith("pruned"):
+                repair = "callbacks.pruning=null"
+            raise UserError(
+                f"resume={self.path}: stopped early ({reason}), nothing is left to do; "
+                f"{repair} goes on"
+            )
+
+
+def _only_shows(arguments: list[str]) -> bool:
+    shows = ("--help", "-h", "--hydra-help", "--info", "--shell-completion")
+    return any(a in shows or a.startswith("-sc") for a in arguments)
+
+
+def _given(arguments: list[str]) -> dict[str, str]:
+    return {a.partition("=")[0]: _value(a) for a in arguments if "=" in a and not a.startswith("-")}
+
+
+def _choices_of(run: Path) -> DictConfig:
+    """The options of the groups that a run was started with."""
+    file = run / ".hydra" / "hydra.yaml"
+    try:
+        return OmegaConf.load(file).hydra.runtime.choices
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{file}: cannot be read ({error_summary(error)}); copy a run with its .hydra"
+        ) from error
+
+
+def _resolved_of(run: Path) -> DictConfig:
+    """The resolved config of a run, without keys that have gone since."""
+    resolved = OmegaConf.load(run / RESOLVED_CONFIG)
+    for key in RETIRED:
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(resolved, parent)
+        if OmegaConf.is_dict(node) and node.get("_target_") == "src.models.backbones.vgg.VGG":
+            node.pop(name, None)
+    return resolved
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _value(override: str) -> str:
+    return override.partition("=")[2].strip("'\"")
+
+
+def _group(override: str) -> str:
+    """The first part of the key of a group override: `model` of `model/backbone=vgg16`."""
+    return _key(override).partition("/")[0]

@@ -1,0 +1,246 @@
+"""From a source's files to one MindRecord file a split: checked, converted once, never in part.
+
+    <directory>/<split>-<fingerprint>/    data.mindrecord  data.mindrecord.db  report.json
+    <directory>/<split>-problems.txt      why the last attempt was refused
+
+A conversion is made in a hidden folder and renamed when it is whole, under a lock: what bears
+its final name is complete, whenever a run was killed and however many run at once.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from src.data.mindrecord import (
+    DEFAULT_PAGE,
+    LARGEST_PAGE,
+    MindRecordFile,
+    Row,
+    write_mindrecord,
+)
+from src.data.preparation.checks import LabelRules, Pair, Problem, check_files, check_row
+from src.data.preparation.inspection import validated_samples
+from src.data.preparation.label_statistics import LabelStatistics
+from src.data.sources.file_lists import Sample, few
+from src.data.sources.folder import Source
+from src.utils.errors import UserError
+from src.utils.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 2  # to be raised when the same files shall give other bytes, checks or reports
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """A split ready to be read: its MindRecord file and report (see `LabelStatistics.report`)."""
+
+    path: Path
+    report: dict[str, Any]
+
+
+def prepare_split(
+    source: Source,
+    split: str,
+    directory: str | Path,
+    num_classes: int,
+    ignore_index: int = 255,
+    palette: np.ndarray | None = None,
+) -> PreparedSplit:
+    """Converts a split to MindRecord, or finds the conversion of the same files.
+
+    Files are the same by name, size and time of change, for the same `LabelRules`. A process that
+    would convert to `directory` while another does so waits for it.
+
+    Args:
+        source: Lists the samples; it has been prepared.
+        split: Which.
+        directory: Where the conversions lie.
+        num_classes, ignore_index: Label ids may be 0 to num_classes-1, and ignore_index.
+        palette: Colours of coloured label files; see `read_label`.
+
+    Raises:
+        UserError: Samples cannot be trained on, the split is empty, or the disk is full.
+    """
+    rules = LabelRules(num_classes, ignore_index, palette, tuple(source.void_ids))
+    samples = source.samples(split)
+    if not samples:
+        raise UserError(f"split '{split}': no samples; expected at least one; check its list")
+    twice = [name for name, count in Counter(s.name for s in samples).items() if count > 1]
+    if twice:
+        raise UserError(f"split '{split}': names listed twice: {few(twice)}; remove repetitions")
+    state = [(s.name, _state(s.image), s.label and _state(s.label)) for s in samples]
+    key = _fingerprint(rules, state)
+    target = Path(directory) / f"{_file_name(split)}-{key[:12]}"
+    found = _find(target, key)
+    if found is None:
+        with _alone(target.parent):
+            found = _find(target, key)  # converted while this process waited
+            if found is None:
+                return _convert(samples, split, rules, target, key)
+    log.info("reusing %s: %d samples of split '%s'", target, found.report["count"], split)
+    return found
+
+
+def scan_record(
+    path: str | Path, directory: str | Path, num_classes: int, ignore_index: int = 255
+) -> PreparedSplit:
+    """Checks an existing MindRecord file, which stays where and as it is.
+
+    The report is kept in `directory`, and found there while the file is unchanged.
+
+    Raises:
+        UserError: The file, or a sample in it, cannot be trained on.
+    """
+    path, directory = Path(path), Path(directory)
+    record = MindRecordFile(path)
+    if not len(record):
+        raise UserError(f"{path}: no rows; expected at least one; write it again")
+    rules = LabelRules(num_classes, ignore_index)
+    key = _fingerprint(rules, [_state(shard) for shard in record.shards])
+    name = _file_name(path.stem)
+    cache = directory / f"{name}-{key[:12]}.json"
+    if cache.is_file():
+        log.info("reusing the report %s on %s: %d samples", cache, path, len(record))
+        return PreparedSplit(path, read_json(cache))
+
+    def check(index: int) -> Pair:
+        try:
+            row = record[index]
+        except UserError as error:
+            raise Problem("damaged row", f"row {index}", "write the file again") from error
+        return check_row(*row, rules, f"row {index} ({row[0]})")
+
+    statistics = LabelStatistics(path.stem, num_classes, ignore_index)
+    listing = directory / f"{name}-problems.txt"
+    deque(validated_samples(check, range(len(record)), statistics, str(path), listing), maxlen=0)
+    report = _report(statistics, key)
+    write_json(cache, report)
+    return PreparedSplit(path, report)
+
+
+def _convert(
+    samples: Sequence[Sample], split: str, rules: LabelRules, target: Path, key: str
+) -> PreparedSplit:
+    started = time.monotonic()
+    for stale in target.parent.glob(".*.tmp"):  # of killed conversions, since the lock is ours
+        shutil.rmtree(stale, ignore_errors=True)
+    aside = target.with_name(f".{target.name}.tmp")
+    data = aside / "data.mindrecord"
+    check = partial(check_files, rules=rules)
+    statistics = LabelStatistics(split, rules.num_classes, rules.ignore_index)
+    listing = target.with_name(f"{_file_name(split)}-problems.txt")
+    large = any(_may_be_large(sample.image) for sample in samples)
+    page = LARGEST_PAGE if large else DEFAULT_PAGE
+    try:
+        aside.mkdir()
+        with closing(
+            validated_samples(check, samples, statistics, f"split '{split}'", listing)
+        ) as pairs:
+            rows = (Row(file_name=p.name, label=p.label, data=p.data) for p in pairs)
+            write_mindrecord(data, rows, page)
+        report = _report(statistics, key)
+        write_json(aside / "report.json", report)
+        for file in (data, data.with_name(data.name + ".db")):
+            shutil.copymode(aside / "report.json", file)  # MindSpore leaves them to the owner only
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, or it would have been reused
+        os.replace(aside, target)
+    except OSError as error:
+        raise UserError(
+            f"{target}: could not be written ({error}); make room, or choose another disk with "
+            "paths.data_dir"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    seconds = time.monotonic() - started
+    log.info("converted split '%s', %d samples in %.1f s: %s", split, len(samples), seconds, target)
+    return PreparedSplit(target / data.name, report)
+
+
+def _report(statistics: LabelStatistics, key: str) -> dict[str, Any]:
+    report = {**statistics.report(), "fingerprint": key}
+    for warning in report["warnings"]:
+        log.warning("split '%s': %s", report["split"], warning)
+    return report
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Holds the lock of `directory`, which is made if absent."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is converting to %s: waiting for it", directory)
+            lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{directory}: not writable ({error.strerror}); choose another with paths.data_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _find(target: Path, key: str) -> PreparedSplit | None:
+    if not target.is_dir():
+        return None
+    try:
+        report = read_json(target / "report.json")
+        record = MindRecordFile(target / "data.mindrecord")
+        if (report["fingerprint"], report["count"]) == (key, len(record)):
+            return PreparedSplit(record.path, report)
+        log.warning("%s: report and data disagree; converting again", target)
+    except (UserError, KeyError, TypeError) as error:
+        log.warning("%s; converting again", error)
+    return None
+
+
+def _fingerprint(rules: LabelRules, state: Sequence[Any]) -> str:
+    palette = None if rules.palette is None else rules.palette.tolist()
+    content = [_FORMAT, rules.num_classes, rules.ignore_index, palette, rules.void_ids, state]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _may_be_large(image: Path) -> bool:
+    """Whether an image may take more than a default page: other formats than these become PNG."""
+    if image.suffix.lower() in (".jpg", ".jpeg", ".png"):
+        return _state(image)[1] > DEFAULT_PAGE // 2
+    try:
+        with Image.open(image) as opened:  # reads the header alone
+            return 3 * opened.width * opened.height > DEFAULT_PAGE // 2
+    except (OSError, Image.DecompressionBombError):  # told with the other problems
+        return False
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    """Name, size and time of change; a missing file has none, the check will say so."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return path.name, 0, 0
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)

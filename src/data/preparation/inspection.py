@@ -1,0 +1,98 @@
+"""All samples of a split through one check: in parallel, in order, refused together."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from src.data.preparation.checks import Pair, Problem
+from src.data.preparation.label_statistics import LabelStatistics
+from src.data.preparation.labels import explain_bad_ids
+from src.data.sources.file_lists import few
+from src.utils.console import progress
+from src.utils.errors import UserError
+from src.utils.files import write_text
+from src.utils.processes import available_cores
+
+T = TypeVar("T")
+
+
+def validated_samples(
+    check: Callable[[Any], Pair],
+    items: Sequence[Any],
+    statistics: LabelStatistics,
+    subject: str,
+    listing: Path,
+) -> Iterator[Pair]:
+    """Yields the checked items until one has a problem, then looks for all other problems.
+
+    Args:
+        check: Makes a pair of an item, or raises a `Problem`.
+        items: What to check.
+        statistics: Counts the pairs.
+        subject: What the items are called, on the screen and in the message.
+        listing: The file for all problems; absent if there are none.
+
+    Raises:
+        UserError: There were problems, or all labels are void.
+    """
+    problems: list[Problem] = []
+
+    def checked(item: Any) -> Pair | Problem:
+        try:
+            return check(item)
+        except Problem as problem:
+            problem.__cause__ = problem.__context__ = None
+            return problem.with_traceback(None)  # whose frames hold the decoded images
+
+    with progress() as bar:
+        task = bar.add_task(subject, total=len(items))
+        for result in _in_order(checked, items):
+            bar.advance(task)
+            if isinstance(result, Problem):
+                problems.append(result)
+            else:
+                statistics.add(result)
+                if not problems:
+                    yield result
+    if problems:
+        raise _refusal(problems, len(items), subject, listing)
+    if not statistics.valid_pixels:
+        raise UserError(
+            f"{subject}: no label has a valid pixel, all are void; check dataset.ignore_index and "
+            "dataset.source.void_ids"
+        )
+    listing.unlink(missing_ok=True)
+
+
+def _refusal(problems: list[Problem], total: int, subject: str, listing: Path) -> UserError:
+    write_text(listing, "".join(f"{problem}\n" for problem in problems))
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        name = problem.file.name if isinstance(problem.file, Path) else problem.file
+        kinds.setdefault(problem.kind, []).append(name)
+    groups = "; ".join(f"{kind}: {few(files, 3)}" for kind, files in kinds.items())
+    hint = explain_bad_ids({i for problem in problems for i in problem.ids})
+    return UserError(
+        f"{subject}: {len(problems)} of {total} samples cannot be trained on ({groups}); the "
+        f"first: {problems[0]}{'; ' * bool(hint)}{hint}; mend them or leave them out; all of "
+        f"them: {listing}"
+    )
+
+
+def _in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+    """Like `map`, on all cores; only a few results are held at a time."""
+    workers = available_cores()
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 4 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,123 @@
+"""What a split holds: counts, sizes, the histogram of its labels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from src.data.preparation.checks import Pair
+from src.data.sources.file_lists import few
+
+
+class LabelStatistics:
+    """Counts over the samples of a split, gathered one by one."""
+
+    def __init__(self, split: str, num_classes: int, ignore_index: int) -> None:
+        self._split = split
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+        self._sizes: list[tuple[int, int]] = []
+        self._pixels = np.zeros(256, np.int64)
+        self._images = np.zeros(256, np.int64)
+        self._image_pixels = np.zeros(256, np.int64)
+        self._names: Counter[str] = Counter()
+        self._void: list[str] = []
+        self._turned: list[str] = []
+
+    def add(self, pair: Pair) -> None:
+        """Counts a sample."""
+        self._sizes.append(pair.size)
+        self._pixels += pair.counts
+        self._images += pair.counts > 0
+        self._image_pixels[pair.counts > 0] += self._valid(pair.counts).sum()
+        self._names[pair.name] += 1
+        if self._valid(pair.counts).sum() == 0:
+            self._void.append(pair.name)
+        if pair.turned:
+            self._turned.append(pair.name)
+
+    @property
+    def valid_pixels(self) -> int:
+        """Pixels that belong to a class."""
+        return int(self._valid(self._pixels).sum())
+
+    def _valid(self, counts: np.ndarray) -> np.ndarray:
+        classes = counts[: self._num_classes].copy()
+        if 0 <= self._ignore_index < self._num_classes:
+            classes[self._ignore_index] = 0
+        return classes
+
+    def report(self) -> dict[str, Any]:
+        """The split in plain values.
+
+        `count` images; `height` and `width` with `min`, `median`, `max` in pixels, and
+        `distinct_sizes`; `classes`, by id: `pixels`, their `share` of all valid pixels, `images`,
+        the number of images that hold the class, and `image_pixels`, the valid pixels of those;
+        `ignored_pixels` and `ignored_share` of all pixels; `warnings`, sentences.
+        """
+        pixels = self._valid(self._pixels)
+        total, valid = int(self._pixels.sum()), self.valid_pixels
+        sizes = np.array(self._sizes)
+        return {
+            "split": self._split,
+            "count": len(sizes),
+            **{
+                name: {
+                    "min": int(column.min()),
+                    "median": float(np.median(column)),
+                    "max": int(column.max()),
+                }
+                for name, column in zip(("height", "width"), sizes.T, strict=True)
+            },
+            "distinct_sizes": len(set(self._sizes)),
+            "classes": [
+                {
+                    "pixels": int(pixels[i]),
+                    "share": float(pixels[i] / max(valid, 1)),
+                    "images": int(self._images[i]) if pixels[i] else 0,
+                    "image_pixels": int(self._image_pixels[i]) if pixels[i] else 0,
+                }
+                for i in range(self._num_classes)
+            ],
+            "ignored_pixels": total - valid,
+            "ignored_share": (total - valid) / total,
+            "warnings": self._warnings(pixels),
+        }
+
+    def _warnings(self, pixels: np.ndarray) -> list[str]:
+        found = {
+            "labels without a valid pixel": self._void,
+            "images that EXIF would turn, taken as stored": self._turned,
+            "names that come more than once": [n for n, count in self._names.items() if count > 1],
+        }
+        warnings = [f"{what}: {few(names)}" for what, names in found.items() if names]
+        absent = [i for i in np.flatnonzero(pixels == 0).tolist() if i != self._ignore_index]
+        if absent:
+            warnings.append(f"classes without a pixel: {', '.join(map(str, absent))}")
+        return warnings
+
+
+def report_table(report: dict[str, Any], class_names: Sequence[str]) -> Table:
+    """A table of the classes of a split, its sizes above it and the warnings below."""
+    spans = []
+    for side in ("height", "width"):
+        low, median, high = (report[side][key] for key in ("min", "median", "max"))
+        spans.append(f"{side} {low}" + (f" to {high} (median {median:g})" if low < high else ""))
+    title = [
+        f"{report['split']}: {report['count']} images, {report['ignored_share']:.1%} of the pixels "
+        "ignored",
+        f"{', '.join(spans)}; distinct sizes: {report['distinct_sizes']}",
+    ]
+    table = Table(
+        title=Text("\n".join(title)), caption=Text("\n".join(report["warnings"]), style="yellow")
+    )
+    for name in ("id", "class", "pixels", "share", "images"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for i, (name, row) in enumerate(zip(class_names, report["classes"], strict=True)):
+        table.add_row(
+            str(i), Text(name), f"{row['pixels']:,}", f"{row['share']:.2%}", f"{row['images']:,}"
+        )
+    return table

@@ -1,0 +1,223 @@
+"""Where the pairs of images and labels are: a dataset layout becomes lists of files."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from src.data.sources.file_lists import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    Files,
+    Sample,
+    few,
+    index_files,
+    pair,
+    read_lines,
+    read_list,
+)
+from src.utils.errors import UserError, nearest
+
+__all__ = ["IMAGE_SUFFIXES", "FolderSource", "Sample", "Source"]
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """A dataset layout.
+
+    A source whose data are MindRecord files already has `record_file(split) -> Path` in place of
+    `samples`.
+
+    Attributes:
+        class_names: Names in the order of the ids; None if the layout does not say.
+        palette: Class colours, C×3 uint8 RGB, further rows are colours of void; None takes VOC's.
+        void_ids: Label ids that mean void beside `ignore_index`; `read_label` takes them.
+        generated: True if the images are made, not photographed: ImageNet weights help little.
+    """
+
+    class_names: tuple[str, ...] | None
+    palette: np.ndarray | None
+    void_ids: tuple[int, ...]
+    generated: bool
+
+    def prepare(self) -> None:
+        """Downloads or generates what is absent; any number of processes may call it at once."""
+
+    def samples(self, split: str) -> list[Sample]:
+        """The samples of a split, sorted by name.
+
+        Raises:
+            UserError: The root, the split or a listed file is missing, or the split is empty.
+        """
+
+
+class FolderSource:
+    """A folder of images and a folder of label files, paired by file name without the extension.
+
+    A split is the list of its name, `ImageSets/Segmentation/<split>.txt` or `<split>.txt`, with one
+    name a line; of a line "image label", as other projects write, the image's name counts. Without
+    any list, `train` and `val` are drawn at random.
+
+    Args:
+        root: The folder; `classes.txt` in it names the classes, one a line.
+        image_dir: Folder below `root`; None takes `JPEGImages`, `images` or `<split>`.
+        label_dir: Likewise; None takes `SegmentationClass`, `masks`, `labels` or `<split>annot`.
+        val_fraction: Part of the samples that `val` gets if there are no lists; None refuses to
+            draw splits.
+        split_seed: Another seed draws another `val`.
+        palette: Rows of RGB, 0–255: the colours of the classes, in coloured label files and in
+            pictures, then colours of void. None takes VOC's.
+        void_ids: Ids in the label files that mean void.
+        origin: Where to get the dataset, told when `root` is absent.
+    """
+
+    generated = False
+
+    def __init__(
+        self,
+        root: str | Path,
+        image_dir: str | None = None,
+        label_dir: str | None = None,
+        val_fraction: float | None = 0.2,
+        split_seed: int = 0,
+        palette: Sequence[Sequence[int]] | None = None,
+        void_ids: Sequence[int] = (),
+        origin: str | None = None,
+    ) -> None:
+        if val_fraction is not None and not 0 < val_fraction < 1:
+            raise UserError(
+                f"dataset.source.val_fraction={val_fraction}: expected a number between 0 and 1"
+            )
+        self.root = Path(root)
+        self.image_dir, self.label_dir = image_dir, label_dir
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.palette = None if palette is None else _palette(palette)
+        self.void_ids = _ids(void_ids)
+        self.origin = origin
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds those of images and labels."""
+        return self.root
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The lines of `classes.txt`."""
+        path = self.folder / "classes.txt"
+        return tuple(read_lines(path)) if path.is_file() else None
+
+    def prepare(self) -> None:
+        """Checks that the folder is there."""
+        if not self.root.is_dir():
+            where = f" (get it from {self.origin})" if self.origin else ""
+            raise UserError(
+                f"dataset.root={self.root}: no such folder; set dataset.root to that of the "
+                f"dataset{where}"
+            )
+
+    def samples(self, split: str) -> list[Sample]:
+        """See `Source.samples`."""
+        images, labels = self._images(split), self._labels(split)
+        lists = self._lists(images, split)
+        if split in lists:
+            return pair(self._listed(split, lists, images), images, labels, lists[split])
+        if lists or self.val_fraction is None or split not in ("train", "val"):
+            there = ", ".join(sorted(lists)) or "none"
+            raise UserError(
+                f"split '{split}': {self.folder} has no list {split}.txt, there or in "
+                f"ImageSets/Segmentation (lists: {there}){nearest(split, lists)}; write one, a "
+                "name each line"
+            )
+        return pair(self._drawn(split, images), images, labels, self.folder)
+
+    def _images(self, split: str) -> Files:
+        return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES)
+
+    def _labels(self, split: str) -> Files:
+        usual = ("SegmentationClass", "masks", "labels", f"{split}annot")
+        return self._files("label_dir", usual, LABEL_SUFFIXES)
+
+    def _files(self, key: str, usual: Sequence[str], suffixes: Sequence[str]) -> Files:
+        self.prepare()
+        configured = getattr(self, key)
+        names = [configured] if configured else usual
+        for name in names:
+            if (self.folder / name).is_dir():
+                return index_files(self.folder / name, suffixes)
+        raise UserError(
+            f"dataset.root={self.folder}: no folder {' or '.join(names)} in it; check "
+            f"dataset.root, or name the folder by dataset.source.{key}"
+        )
+
+    def _lists(self, images: Files, split: str) -> dict[str, Path]:
+        """The list files by split.
+
+        Beside the folders a text file is one if it begins with an image, or bears the name asked
+        for: an empty train.txt is a mistake to be told, not a file to be overlooked.
+        """
+        texts = [p for p in sorted(self.folder.glob("*.txt")) if p.name != "classes.txt"]
+        texts = [p for p in texts if p.stem == split or _begins_with(p, images)]
+        texts += sorted((self.folder / "ImageSets" / "Segmentation").glob("*.txt"))
+        return {path.stem: path for path in texts}
+
+    def _listed(self, split: str, lists: dict[str, Path], images: Files) -> list[str]:
+        names = read_list(lists[split], images)
+        if split == "train" and "val" in lists:
+            shared = set(names).intersection(read_list(lists["val"], images))
+            if shared:
+                log.warning("%s: in train and in val: %s", self.folder, few(shared))
+        return names
+
+    def _drawn(self, split: str, images: Files) -> list[str]:
+        # Ordered by digest, most samples keep their split when others are added
+        def digest(name: str) -> str:
+            return hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
+
+        names = sorted(images, key=digest)
+        count = max(1, round(self.val_fraction * len(names)))
+        log.info(
+            "%s has no split lists: %d train and %d val samples drawn (split_seed=%d, "
+            "val_fraction=%g); train.txt and val.txt in it would settle them",
+            self.folder,
+            len(names) - count,
+            count,
+            self.split_seed,
+            self.val_fraction,
+        )
+        return names[:count] if split == "val" else names[count:]
+
+
+def _begins_with(path: Path, images: Files) -> bool:
+    try:
+        return any(name in images for name in read_list(path, images)[:1])
+    except UserError:  # a note in another encoding
+        return False
+
+
+def _ids(values: Sequence[int]) -> tuple[int, ...]:
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+        raise UserError(
+            f"dataset.source.void_ids={values}: expected a list of ids 0–255, such as [11]"
+        )
+    return tuple(values)
+
+
+def _palette(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    try:
+        colors = np.array(rows, np.int64)
+    except (TypeError, ValueError, OverflowError):
+        colors = np.empty(0)
+    if colors.shape[1:] != (3,) or colors.min() < 0 or colors.max() > 255:
+        raise UserError("dataset.source.palette: expected rows of three numbers 0–255, [R, G, B]")
+    unique, counts = np.unique(colors, axis=0, return_counts=True)
+    if counts.max() > 1:
+        raise UserError(
+            f"dataset.source.palette: {unique[counts.argmax()].tolist()} stands twice; expected a "
+            "colour of its own for every class"
+        )
+    return colors.astype(np.uint8)

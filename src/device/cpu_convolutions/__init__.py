@@ -1,0 +1,80 @@
+"""Faster convolutions for the CPU: the same parameters and values, computed by other sums."""
+
+import math
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
+from src.device.cpu_convolutions.im2col import Im2colConv2d
+from src.device.cpu_convolutions.winograd import KERNEL, WinogradConv2d
+
+# Between fewer, moving windows to and fro takes longer than the products of all of them save
+MANY_CHANNELS = 128
+
+
+def use_cpu_convolutions(network: nn.Cell) -> None:
+    """Gives the convolutions of a network that can have it a faster way to compute.
+
+    Between many channels, kernels of 3×3 become a `WinogradConv2d` and those of more than nine
+    places an `Im2colConv2d`. The others keep oneDNN's way forward and get another gradient of
+    their input, see `FlippedKernelConv2d`. The network must have its
+    precision before, and be given its own convolutions back before it is exported. Elsewhere than
+    on the CPU nothing is changed.
+    """
+    if ms.get_context("device_target") != "CPU":
+        return
+    cells = [cell for _, cell in network.cells_and_names()]
+    single = all(getattr(cell, "_amp_level", "") in ("", "O0") for cell in cells)
+    made: dict[tuple, nn.Cell | None] = {}  # each takes memory when compiled
+    for cell in cells:
+        if not isinstance(cell, nn.Conv2d) or not _keeps_size(cell):
+            continue
+        half = any(cell.get_flags().get(kind) for kind in ("fp16", "bf16"))
+        key = (cell.in_channels, cell.out_channels, cell.kernel_size, half)
+        if key not in made:
+            made[key] = _faster(cell, single and not half, half)
+        if made[key] is not None:
+            cell.own_conv2d = cell.conv2d
+            _replace(cell, made[key])
+
+
+def use_own_convolutions(network: nn.Cell) -> None:
+    """Takes `use_cpu_convolutions` back, for files that other devices run."""
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "own_conv2d"):
+            _replace(cell, cell.own_conv2d)
+
+
+def _replace(cell: nn.Conv2d, conv2d: nn.Cell | ops.Primitive) -> None:
+    del cell.conv2d  # a cell does not become a primitive, nor the reverse
+    cell.conv2d = conv2d
+
+
+def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
+    many = min(cell.in_channels, cell.out_channels) >= MANY_CHANNELS
+    # Winograd's sums lose digits, of which half precision has none to spare
+    if many and cell.kernel_size == (KERNEL, KERNEL) and single:
+        return WinogradConv2d(cell.in_channels, cell.out_channels)
+    if many and math.prod(cell.kernel_size) > KERNEL**2:
+        return Im2colConv2d(cell.kernel_size)
+    return None if half else FlippedKernelConv2d(cell)
+
+
+def _keeps_size(cell: nn.Conv2d) -> bool:
+    """Of stride 1 and odd kernel, with the margins for it, without groups or dilation.
+
+    A 1×1 convolution is a matrix product, forward and backward, and has nothing to gain.
+    """
+    kernel = cell.kernel_size
+    padded = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
+    margins = tuple(k // 2 for k in kernel for _ in range(2))
+    return (
+        isinstance(cell.conv2d, ops.Primitive)
+        and set(cell.stride) == {1}
+        and set(cell.dilation) == {1}
+        and cell.group == 1
+        and all(k % 2 == 1 for k in kernel)
+        and math.prod(kernel) > 1
+        and (cell.pad_mode == "same" or padded == margins)
+    )

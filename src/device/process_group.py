@@ -1,0 +1,165 @@
+"""The processes that train one network together: which this one is, what they tell each other.
+
+A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
+by environment variables of MindSpore's. MindSpore and NumPy are imported inside the functions, see
+`src.device.runtime`.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.device.runtime import choose_device, make_deterministic
+from src.utils.errors import UserError
+from src.utils.processes import available_cores
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROLE = "MS_ROLE"  # MS_SCHED, which brings the workers together, or MS_WORKER
+RUN_FILE = "FCN_RUN_DIRECTORY_FILE"  # where rank 0 tells our launcher its run directory
+
+
+class ProcessGroup:
+    """The processes that work together; this one is `rank`, from 0, of `world_size`.
+
+    A process alone is rank 0 of 1. Rank 0, the main process, writes the run's files.
+    `local_world_size` of the processes run on this machine.
+    """
+
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = self.local_world_size = world_size
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this is the process that writes the run's files."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks in their order, each such as JSON can hold; waits for all."""
+        if self.world_size == 1:
+            return [value]
+        import numpy as np
+
+        data = json.dumps(value).encode()
+        sizes = self._gather(np.array([len(data)], np.int32))[:, 0]
+        words = np.zeros(-(-int(sizes.max()) // 4), np.int32)  # no kernel gathers bytes on the CPU
+        words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        parts = self._gather(words)
+        return [json.loads(part.tobytes()[:size]) for part, size in zip(parts, sizes, strict=True)]
+
+    def _gather(self, values: "np.ndarray") -> "np.ndarray":
+        from mindspore import Tensor, ops
+
+        return ops.AllGather()(Tensor(values)).asnumpy().reshape(self.world_size, -1)
+
+
+_process_group = ProcessGroup()
+
+
+def this_process() -> ProcessGroup:
+    """The place of this process; alone until `join`."""
+    return _process_group
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process, as one of several."""
+    return ROLE in os.environ
+
+
+def is_scheduler() -> bool:
+    """Whether this process only brings the others together."""
+    return os.environ.get(ROLE) == "MS_SCHED"
+
+
+def schedule() -> None:
+    """Brings the ranks together and returns when all are gone."""
+    import mindspore as ms
+
+    ms.set_device("CPU")
+    ms.communication.init()
+
+
+def join(target: str, deterministic: bool = False) -> ProcessGroup:
+    """Takes the place that the launcher has given this process; returns when all ranks are there.
+
+    Args:
+        target: "CPU", "GPU" or "Ascend".
+        deterministic: Sums over ranks too are the same each time.
+
+    Raises:
+        UserError: No launcher has started this process, or the device is not available.
+    """
+    global _process_group
+    if not is_launched():
+        raise UserError(
+            "device.distributed=true: this process was started alone; start several by "
+            "python -m src.distributed 2 train … or by msrun, or set device.distributed=false"
+        )
+    import mindspore as ms
+
+    choose_device(target, local_device(target, 0))
+    if deterministic:
+        make_deterministic()
+    ms.communication.init()
+    _process_group = ProcessGroup(ms.communication.get_rank(), ms.communication.get_group_size())
+    host = socket.gethostname()
+    _process_group.local_world_size = _process_group.gather(host).count(host)
+    if not _process_group.is_main_process:  # the main process saves, the launcher ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _process_group
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """Ends a rank as its launcher wants it: at once if the work inside failed.
+
+    MindSpore's own way out waits for ranks that will not come any more, and at times crashes; but
+    the scheduler of msrun insists on it.
+    """
+    code = 0
+    try:
+        yield
+    except BaseException as error:
+        if _process_group.world_size == 1:
+            raise
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
+        else:
+            traceback.print_exc()
+            code = 1
+    if _process_group.world_size == 1:
+        return
+    if code == 0:
+        _process_group.gather(None)
+    if code != 0 or RUN_FILE in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def local_device(target: str, otherwise: int) -> int:
+    """The number of the card of this machine that the launcher has chosen for this process."""
+    given = os.environ.get("DEVICE_ID") if is_launched() and target != "CPU" else None
+    return otherwise if given is None else int(given)
+
+
+def share_of_cores() -> int | None:
+    """Threads for this rank beside the others of its machine; None, all cores, for one alone."""
+    here = _process_group.local_world_size
+    return max(1, available_cores() // here) if here > 1 else None
+
+
+def tell_launcher(run_directory: Path) -> None:
+    """Lets our launcher know where the run is, if it is ours."""
+    if RUN_FILE in os.environ:
+        Path(os.environ[RUN_FILE]).write_text(str(run_directory.resolve()), encoding="utf-8")

@@ -1,0 +1,23 @@
+"""What runs and weights are called in titles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def run_name(directory: Path) -> str:
+    """What a run is called in titles: its directory's name; of a sweep's job, the sweep's too."""
+    directory = directory.absolute()
+    if directory.name.isdigit():
+        return f"{directory.parent.name}/{directory.name}"
+    return directory.name
+
+
+def weights_name(ckpt_path: str) -> str:
+    """What weights are called in titles: `<run>/best` in a run directory, else the file's name."""
+    path = Path(ckpt_path)
+    if path.parent.name != "checkpoints":
+        return path.stem
+    return f"{run_name(path.parent.parent)}/{path.stem}"

@@ -1,0 +1,3 @@
+"""The sizes that networks take."""
+
+MULTIPLE = 32  # the deepest stride of the backbones

@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.cli.environment import load_env
+from src.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_lines_become_variables_and_what_is_set_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("SET_BEFORE", "stays")
+    for name in ("PLAIN", "QUOTED", "EXPORTED", "EMPTY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is undone afterwards
+        monkeypatch.delenv(name)
+    path = tmp_path / ".env"
+    path.write_text(
+        "# mine\n\nPLAIN=/data/voc # the disk\nQUOTED='two words'\nexport EXPORTED=1=2\n"
+        "EMPTY=\nSET_BEFORE=changed\n"
+    )
+    load_env(path)
+    names = ("PLAIN", "QUOTED", "EXPORTED", "EMPTY", "SET_BEFORE")
+    assert [os.environ[name] for name in names] == ["/data/voc", "two words", "1=2", "", "stays"]
+
+
+def test_a_limit_of_the_instruction_set_may_stand_there_though_the_package_was_imported(tmp_path):
+    (tmp_path / ".env").write_text("ONEDNN_MAX_CPU_ISA=AVX512_CORE\n")
+    code = (
+        "from src.device import runtime; runtime._cpu_has_avx512 = lambda: True; "
+        "runtime.version = lambda package: '2.10.0'; runtime.limit_onednn_isa(); "
+        "from src.cli.environment import load_env; load_env(); "
+        "import os; print(os.environ['ONEDNN_MAX_CPU_ISA'], '|', runtime._note)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ONEDNN_MAX_CPU_ISA"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == (
+        "AVX512_CORE | oneDNN instruction set: AVX512_CORE, as ONEDNN_MAX_CPU_ISA says"
+    )
+
+
+@pytest.mark.parametrize("line", ["JUST_A_NAME", "A=two words", "1A=x", "A='open"])
+def test_a_line_that_is_none_is_named(tmp_path, line):
+    (tmp_path / ".env").write_text(f"\n{line}\n")
+    with pytest.raises(UserError, match="line 2: .*expected NAME=value"):
+        load_env(tmp_path / ".env")
+
+
+def test_no_file_is_no_mistake(tmp_path):
+    load_env(tmp_path / ".env")

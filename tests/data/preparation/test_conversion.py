@@ -1,0 +1,184 @@
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.data.mindrecord import MindRecordFile
+from src.data.preparation import conversion
+from src.data.preparation.conversion import prepare_split
+from src.data.transforms import decode_label
+from src.utils.errors import UserError
+from src.utils.palette import voc_palette
+from tests.data.samples import Folder, convert, picture, refusal, visible
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_second_call_reuses_and_says_so(folder, out, caplog):
+    folder.add("a")
+    first = convert(folder, out)
+    before = first.path.stat().st_mtime_ns
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    again = convert(folder, out)
+    assert again == first
+    assert again.path.stat().st_mtime_ns == before
+    assert [r.getMessage() for r in caplog.records] == [
+        f"reusing {first.path.parent}: 1 samples of split 'train'"
+    ]
+
+
+def test_a_conversion_is_reused_from_where_nothing_can_be_written(folder, out, monkeypatch):
+    folder.add("a")
+    first = convert(folder, out)
+    monkeypatch.setattr(conversion, "_alone", lambda directory: pytest.fail("asked for the lock"))
+    assert convert(folder, out) == first
+
+
+def test_any_change_of_the_sources_or_the_rules_converts_anew(folder, out):
+    first, second = folder.add("a"), folder.add("b")
+    paths = [convert(folder, out).path]
+    os.utime(first.label, ns=(0, 10**18))
+    paths.append(convert(folder, out).path)
+    Image.fromarray(picture(6, 8, 7)).save(second.image)
+    paths.append(convert(folder, out).path)
+    paths.append(convert(folder, out, num_classes=4).path)
+    paths.append(convert(folder, out, ignore_index=9).path)
+    paths.append(convert(folder, out, palette=voc_palette(4)).path)
+    folder.source.void_ids = (7,)
+    paths.append(convert(folder, out).path)
+    folder.source.listed.pop()
+    paths.append(convert(folder, out).path)
+    assert len(set(paths)) == 8
+    assert all(path.exists() for path in paths)
+
+
+def test_a_damaged_conversion_is_made_again(folder, out, caplog):
+    folder.add("a")
+    path = convert(folder, out).path
+    for damage in (
+        lambda: path.with_name("data.mindrecord.db").unlink(),
+        lambda: path.with_name("report.json").write_text('{"count": 1}'),
+        lambda: path.with_name("report.json").write_text("{"),
+        lambda: os.truncate(path, 1000),
+    ):
+        damage()
+        caplog.clear()
+        assert len(MindRecordFile(convert(folder, out).path)) == 1
+        assert "converting again" in caplog.text
+
+
+def test_many_samples_keep_their_order(folder, out):
+    for i in range(70):  # more than are under way at once
+        folder.add(f"s{i:02d}", picture(3 + i % 5, 4), np.full((3 + i % 5, 4), i % 3, np.uint8))
+    rows = list(MindRecordFile(convert(folder, out).path))
+    assert [name for name, _, _ in rows] == [f"s{i:02d}" for i in range(70)]
+    assert [decode_label(label)[0, 0] for _, _, label in rows] == [i % 3 for i in range(70)]
+
+
+def test_an_empty_split_and_names_listed_twice_are_refused(folder, out):
+    with pytest.raises(UserError, match="split 'train': no samples; expected at least one"):
+        convert(folder, out)
+    folder.add("a")
+    folder.add("a")
+    with pytest.raises(UserError, match="split 'train': names listed twice: a"):
+        convert(folder, out)
+
+
+def test_a_split_may_have_a_name_that_no_file_can_have(folder, out):
+    folder.add("a")
+    prepared = prepare_split(folder.source, "lists/my split", out, 3)
+    assert prepared.path.parent.name.startswith("lists_my_split-")
+    assert prepared.report["split"] == "lists/my split"
+
+
+def test_a_full_disk_leaves_nothing_behind(folder, out):
+    folder.add("a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        assert "MindRecord could not be written" in refusal(folder, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(folder, tmp_path):
+    folder.add("a")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="not writable .*paths.data_dir"):
+        convert(folder, tmp_path / "file" / "prepared")
+
+
+PROCESS = """
+import json, logging, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from src.data.preparation import conversion
+from src.data.preparation import inspection
+from src.data.sources.file_lists import Sample
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+out, files, before = json.loads(sys.argv[1])
+samples = [Sample(name, Path(image), Path(label)) for name, image, label in files]
+exec(before)
+source = SimpleNamespace(void_ids=(), samples=lambda split: samples)
+conversion.prepare_split(source, "train", out, 3)
+"""
+
+
+def start(folder: Folder, out: Path, before: str) -> subprocess.Popen:
+    """Converts in a process of its own, which runs the statement `before` first."""
+    files = [(s.name, str(s.image), str(s.label)) for s in folder.source.listed]
+    command = [sys.executable, "-c", PROCESS, json.dumps([str(out), files, before])]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_conversion_killed_before_its_end_is_never_reused(folder, out):
+    folder.add("a")
+    late = "conversion.write_json = lambda *_: (print('there', flush=True), time.sleep(60))"
+    process = start(folder, out, late)
+    assert any("there" in line for line in process.stdout)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (left,) = visible(out)
+    assert left.startswith(".train-") and left.endswith(".tmp")
+    assert (out / left / "data.mindrecord").exists()
+    prepared = convert(folder, out)
+    assert visible(out) == [prepared.path.parent.name]  # what was left is gone
+    assert len(MindRecordFile(prepared.path)) == 1
+
+
+def test_two_processes_at_once_convert_once(folder, out):
+    for i in range(3):
+        folder.add(f"s{i}")
+    slow = "inspection._in_order = lambda f, items: time.sleep(1.5) or map(f, items)"
+    processes = [start(folder, out, slow) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0].strip() for process in processes]
+    waited, converted = sorted(outputs)
+    assert [process.returncode for process in processes] == [0, 0]
+    (target,) = visible(out)
+    assert waited.splitlines() == [
+        f"another process is converting to {out}: waiting for it",
+        f"reusing {out / target}: 3 samples of split 'train'",
+    ]
+    assert "converted split 'train', 3 samples" in converted
+
+
+def test_a_picture_that_only_its_format_packs_densely_gets_the_larger_page(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
+    large = cv2.resize(noise, None, fx=3, fy=3)
+    for name, image in (("large", large), ("small", noise)):
+        Image.fromarray(image).save(tmp_path / f"{name}.webp", quality=1)
+    assert (tmp_path / "large.webp").stat().st_size < 2 << 20
+    assert conversion._may_be_large(tmp_path / "large.webp")
+    assert not conversion._may_be_large(tmp_path / "small.webp")
+    assert not conversion._may_be_large(tmp_path / "absent.webp")
