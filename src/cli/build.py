@@ -79,10 +79,13 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
     if cfg.model.weights is not None:
         path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
         of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
-    elif not cfg.model.backbone.get("pretrained", False) and not data.source.generated:
+    elif cfg.model.backbone.get("pretrained", False):
+        of_weights = getattr(net.backbone, "normalization", None)
+    elif not data.source.generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones). "
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv, "
+            "efficientnet_lite). "
             "Without one it wants a low rate and a warm-up, as optimizer.learning_rate=0.002 "
             "scheduler.warmup_steps=200"
         )

@@ -1,4 +1,4 @@
-"""The files in `data` were written by PyTorch 2.13: `python tests/models/test_torch_files.py`."""
+"""The files in `data` were written by PyTorch 2.13: `python -m tests.models.test_torch_files`."""
 
 import io
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_writer import View, save_torch
 
 from src.models.torch_files import is_torch_file, read_torch_file
 from src.utils.errors import UserError
+from tests.models.torch_writer import View, save_torch
 
 DATA = Path(__file__).parent / "data"
 FORMATS = ("zip", "legacy")

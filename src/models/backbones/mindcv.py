@@ -9,6 +9,7 @@ from mindspore import Tensor, nn
 
 from src.models.weights import read_parameters
 from src.utils.errors import UserError, error_summary, nearest
+from src.utils.normalization import IMAGENET_RGB
 
 STRIDES = (8, 16, 32)
 # What the feature version of HRNet keeps of the classifier and never runs
@@ -28,7 +29,7 @@ class MindCVBackbone(nn.Cell):
     """The last features at strides 8, 16 and 32 of a mindcv model.
 
     `channels` are their numbers of channels; `mindcv_names` maps the name of each parameter in this
-    cell to that in mindcv's own checkpoints.
+    cell to that in mindcv's own checkpoints; `normalization` is what these expect of an image.
 
     Args:
         name: The model's name in mindcv, as `resnet50` or `mobilenet_v3_small_100`.
@@ -37,6 +38,8 @@ class MindCVBackbone(nn.Cell):
     Raises:
         UserError: mindcv has no such model, no features or no weights of it, or no network to it.
     """
+
+    normalization = IMAGENET_RGB
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()

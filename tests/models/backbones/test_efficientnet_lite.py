@@ -5,11 +5,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
-from tutorial_network import randomise
 
 from src.models.backbones import efficientnet_lite
 from src.models.backbones.efficientnet_lite import EfficientNetLite
 from src.utils.errors import UserError
+from tests.models.tutorial_network import randomise
 
 VARIANTS = (0, 1, 2)
 CHANNELS = ((24, 40, 112, 320), (24, 40, 112, 320), (24, 48, 120, 352))
