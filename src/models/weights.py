@@ -276,9 +276,9 @@ def _some(names: Collection[str], most: int = 3) -> str:
 def _log(report: LoadReport, path: str | Path, backbone: int) -> None:
     in_backbone = sum(name.startswith("backbone.") for name in report.loaded)
     others = len(report.loaded) - in_backbone
-    behind = f" behind '{report.prefix}'" if report.prefix else ""
+    prefix = f" with prefix '{report.prefix}'" if report.prefix else ""
     log.info(
-        f"{path}: {report.key_map} names{behind}; {in_backbone} of {backbone} parameters of the "
+        f"{path}: {report.key_map} names{prefix}; {in_backbone} of {backbone} parameters of the "
         f"backbone loaded, {others} of the score and upscore layers"
     )
     absent = [name for name in report.missing if name.startswith("backbone.")]
