@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -423,6 +424,13 @@ def test_damaged_files_are_named(tmp_path, suffix, damage):
     path.chmod(0o644)
     path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "foreign": b"<html>"}[damage])
     with pytest.raises(UserError, match=f"broken{suffix}: not a readable {suffix} checkpoint"):
+        read_parameters(path)
+
+
+def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = save_torch({"w": ONES}, tmp_path / "theirs.pth")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(UserError, match="theirs.pth: may not be read by this user"):
         read_parameters(path)
 
 
