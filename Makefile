@@ -5,11 +5,14 @@ SHELL := /bin/bash
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-comma := ,
-EXTRAS ?=
-SET := test,lint$(if $(EXTRAS),$(comma)$(EXTRAS))
-STAMP := $(VENV)/.installed-$(subst $(comma),-,$(SET))
+STAMP := $(VENV)/.installed
 ARGS ?=
+
+# Extras of pyproject.toml beside test and lint: make setup EXTRAS=weights,torch
+EXTRAS ?=
+comma := ,
+EXTRA_NAMES := $(sort $(subst $(comma), ,$(EXTRAS)))
+EXTRA_STAMP := $(addprefix $(STAMP)+,$(subst $() ,+,$(EXTRA_NAMES)))
 
 # MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
@@ -19,13 +22,19 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP)  ## Make .venv; EXTRAS=weights,torch adds ImageNet weights, the benchmark's PyTorch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, ascend what CANN needs, torch PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(SET)]'
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[test,lint]'
+	@touch $@
+
+$(STAMP)+%: $(STAMP)
+	@for name in $(EXTRA_NAMES); do grep -q "^$$name = \[" pyproject.toml \
+		|| { echo "EXTRAS=$(EXTRAS): pyproject.toml has no extra $$name"; exit 1; }; done
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
 	@touch $@
 
 DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
@@ -76,7 +85,7 @@ fix: $(STAMP)  ## Mend style and format
 lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
-		--no-annotate --no-emit-index-url --extra test --extra lint --extra weights \
+		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
 		pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv and caches; runs and data stay
