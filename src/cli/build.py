@@ -108,7 +108,8 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
     elif not generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv, efficientnet_lite)"
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (EfficientNet-Lite, "
+            "mindcv)"
         )
     freeze(net, cfg.model.get("frozen", ()))
     if cfg.model.get("frozen_norm"):
