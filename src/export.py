@@ -14,7 +14,7 @@ log = logging.getLogger("src.export")  # not __name__, which is __main__ here
 
 @command("export", from_checkpoint=True)
 def export(cfg: DictConfig, run: RunDirectory) -> None:
-    """Writes the file, proves it against the network, writes `export.json` beside the log."""
+    """Writes the file, compares it with the network, writes `export.json` beside the log."""
     from src.cli import build  # brings MindSpore
     from src.exporting.exporter import Exporter, check_output
     from src.exporting.specification import Specification
@@ -47,8 +47,8 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
         "skip_scales": cfg.model.get("skip_scales", (1.0, 1.0)),
     }
     exporter = Exporter(network, normalization, specification, about, rebuild)
-    proof = exporter.export(output)
-    write_json(run.path / "export.json", {"metadata": exporter.metadata, "proof": proof})
+    parity = exporter.export(output)
+    write_json(run.path / "export.json", {"metadata": exporter.metadata, "parity_check": parity})
     log.info("%s, %.1f MB → %s", cfg.format, output.stat().st_size / 1e6, output)
 
 
