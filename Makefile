@@ -1,7 +1,8 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick soak lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick soak test-slurm \
+	lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -61,6 +62,9 @@ MINUTES ?= 20
 
 soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may be lost; MINUTES=20
 	$(RUN) tests.soak $(MINUTES)
+
+test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
+	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
 
 lint: $(STAMP)  ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -96,10 +96,13 @@ def batch() -> tuple[Tensor, Tensor]:
     return Tensor(normal(0, 4, 3, *CROP)), Tensor(labels(1, 4, *CROP))
 
 
-def train_step(network: nn.Cell, level: str = "O0", **options: Any) -> TrainStep:
+def train_step(
+    network: nn.Cell, level: str = "O0", dtype: str = "float16", **options: Any
+) -> TrainStep:
     """The step of a fit, in training mode."""
-    set_precision(network, level)
-    scaler = None if level == "O0" else ms.amp.DynamicLossScaler(SCALE, 2, 1000)
+    set_precision(network, level, dtype)
+    scaled = level != "O0" and dtype == "float16"
+    scaler = ms.amp.DynamicLossScaler(SCALE, 2, 1000) if scaled else None
     momentum = Momentum(network.trainable_params(), 1.0, 0.9)
     step = TrainStep(network, CrossEntropy(), momentum, loss_scaler=scaler, **options)
     return step.set_train()
@@ -118,7 +121,7 @@ def bfloat16_step() -> Arrays:
     target = ms.get_context("device_target")
     if target != "Ascend" or MSContext.get_instance().get_ascend_soc_version() == "ascend910":
         raise NotSupported("bfloat16 convolutions exist on Ascend from the A2 cards on")
-    return training_step("O2", dtype=ms.bfloat16)
+    return training_step("O2", dtype="bfloat16")
 
 
 def inference() -> Arrays:

@@ -19,6 +19,11 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def started(logger, config=None):
+    logger.start(config or {}, None)
+    return logger
+
+
 def test_rows_are_on_the_disk_when_log_returns_and_new_keys_add_columns(tmp_path):
     logger = CsvLogger(tmp_path)
     logger.log({"train/loss": 2.5, "lr": 0.1}, epoch=1, step=10)
@@ -41,7 +46,7 @@ def test_a_logger_opened_again_goes_on_below_the_old_rows(tmp_path):
 
 def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close(failed=False)
     assert logger.run_id is None
@@ -49,7 +54,7 @@ def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypa
 
 def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = WandbLogger(tmp_path, "project", run_config={"seed": 1})
+    logger = started(WandbLogger(tmp_path, "project"), {"seed": 1})
     assert logger.run_id
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close(failed=False)
@@ -61,7 +66,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
     label = np.array([[0, 1], [255, 1]], np.uint8)
     pred = np.array([[0, 0], [1, 1]], np.uint8)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
@@ -91,7 +96,7 @@ class Broken:
 def test_when_wandb_dies_the_run_goes_on_and_is_told_once(tmp_path, monkeypatch, caplog, first):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(logging.getLogger("src"), "propagate", True)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger._run = Broken()
     if first == "log":
         logger.log({"train/loss": 1.0}, epoch=1, step=1)
