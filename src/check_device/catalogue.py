@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -57,20 +56,21 @@ def _layers(target: str) -> list[Check]:
 
 
 def _losses_and_optimizers(target: str) -> list[Check]:
-    losses = {
-        f"loss {name}": partial(training.loss, _config(f"loss={name}", "loss")["loss"])
-        for name in _options("loss")
-    }
-    optimizers = {
-        f"optimizer {name}": partial(
-            training.optimizer, _config(f"optimizer={name}", "optimizer", "scheduler")
-        )
-        for name in _options("optimizer")
-    }
-    allowed = elementwise(target)
+    def check(group: str, work: Callable[..., Arrays], name: str, *keys: str) -> Check:
+        def on(device: str) -> Callable[[], Arrays]:
+            cfg = compose_config("train", [f"{keys[0]}={name}", f"device={device}"])
+            nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in keys}
+            return partial(work, nodes)
+
+        run, expected = on(target.lower()), on("cpu")
+        return Check(group, f"{keys[0]} {name}", run, expected, "CPU, eager", elementwise(target))
+
     return [
-        *(_on_cpu("losses", name, work, allowed) for name, work in losses.items()),
-        *(_on_cpu("optimizers", name, work, allowed) for name, work in optimizers.items()),
+        *(check("losses", training.loss, name, "loss") for name in _options("loss")),
+        *(
+            check("optimizers", training.optimizer, name, "optimizer", "scheduler")
+            for name in _options("optimizer")
+        ),
     ]
 
 
@@ -98,9 +98,3 @@ def _on_cpu(group: str, name: str, work: Callable[[], Arrays], allowed: float) -
 
 def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
-
-
-def _config(choice: str, *keys: str) -> dict[str, Any]:
-    """Nodes of the config of training, with a choice of a group."""
-    cfg = compose_config("train", [choice])
-    return {key: OmegaConf.to_container(cfg[key], resolve=True) for key in keys}

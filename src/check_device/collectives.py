@@ -1,6 +1,7 @@
 """What several processes compute together, each compared with what it should give."""
 
 from collections.abc import Callable
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -10,7 +11,7 @@ from src.check_device import training
 from src.check_device.catalogue import elementwise, products
 from src.check_device.check import Arrays, Check, NotSupported
 from src.check_device.layers import gradients, normal
-from src.device.process_group import ProcessGroup, this_process
+from src.device.process_group import this_process
 from src.device.sync_batch_norm import synchronize_batch_norm
 from src.models.freezing import freeze_norms
 
@@ -27,6 +28,7 @@ def checks(target: str) -> list[Check]:
         check("all-reduce", all_reduce, "NumPy", elementwise(target)),
         check("all-gather", all_gather, "what was sent", 0.0),
         check("training step, shared", shared_step, "one process", products(target)),
+        check("the same, one message", in_one_message, "one process", products(target)),
         check("synchronised batch norm", sync_batch_norm, "one process", elementwise(target)),
     ]
 
@@ -46,7 +48,12 @@ def all_gather() -> Arrays:
     return {"told": 1.0 - np.array(right)}
 
 
-def shared_step() -> Arrays:
+def in_one_message() -> Arrays:
+    """A shared training step that gathers all gradients before it sums them."""
+    return shared_step(all_reduce_megabytes=100)
+
+
+def shared_step(all_reduce_megabytes: float | None = None) -> Arrays:
     """A training step on a batch that is shared out: differences from one on the whole batch.
 
     Two images a process, with unequal numbers of valid pixels. Batch norm takes its running
@@ -57,18 +64,23 @@ def shared_step() -> Arrays:
     images, labels = normal(0, count, 3, 64, 64), training.labels(1, count, 64, 64)
     labels[: count // 2, :32] = 255
     own = np.s_[2 * group.rank : 2 * group.rank + 2]
-    shared = _changes(images[own], labels[own], group)
-    alone = _changes(images, labels, ProcessGroup())
+    shared = _changes(
+        images[own],
+        labels[own],
+        world_size=group.world_size,
+        all_reduce_megabytes=all_reduce_megabytes,
+    )
+    alone = _changes(images, labels)
     found = {name: (shared[name] - alone[name]) / np.abs(alone[name]).max() for name in alone}
     sums = group.gather([float(array.sum(dtype=np.float64)) for array in shared.values()])
     return {**found, "other weights than the main process": np.array(sums[group.rank]) - sums[0]}
 
 
-def _changes(images: np.ndarray, labels: np.ndarray, group: ProcessGroup) -> Arrays:
+def _changes(images: np.ndarray, labels: np.ndarray, **options: Any) -> Arrays:
     network = training.small_network()
     freeze_norms(network)
     before = training.weights(network)
-    training.train_step(network, world_size=group.world_size)(Tensor(images), Tensor(labels))
+    training.train_step(network, **options)(Tensor(images), Tensor(labels))
     changes = training.changes(before, network)
     return {name: array for name, array in changes.items() if array.any()}
 
