@@ -188,7 +188,7 @@ def _run(
 def _join_ranks(name: str, cfg: DictConfig) -> None:
     """Makes this process one of several that train or evaluate together."""
     schema.check(cfg, compose(name))  # before the ranks wait for each other
-    if name not in ("train", "eval"):
+    if name not in ("train", "eval", "check_device"):
         raise UserError(f"{name}: works in one process; set device.distributed=false, no launcher")
     if not cfg.device.distributed:
         raise UserError(

@@ -22,7 +22,7 @@ from src.runs.summary import amend_summary
 from src.utils.console import console
 from src.utils.processes import end_with_parent
 
-COMMANDS = ("train", "eval")
+COMMANDS = ("train", "eval", "check_device")
 PATIENCE = 5  # seconds that the others get to end by themselves after the first has failed
 
 
@@ -148,8 +148,8 @@ def main() -> None:
     if len(arguments) < 2 or not arguments[0].isdigit() or arguments[1] not in COMMANDS:
         console.print("error:", style="bold red", end=" ")
         console.print(
-            "expected python -m src.distributed RANKS COMMAND [overrides], COMMAND train or eval, "
-            "as python -m src.distributed 2 train experiment=demo",
+            "expected python -m src.distributed RANKS COMMAND [overrides], COMMAND train, eval or "
+            "check_device, as python -m src.distributed 2 train experiment=demo",
             markup=False,
             highlight=False,
             soft_wrap=True,
