@@ -1,4 +1,4 @@
-"""One job of a sweep: `python -m src.sweeps DIR OVERRIDE … -- SHARE …`, started by the sweep.
+"""One job of a sweep: `python -m src.sweep_job DIR OVERRIDE … -- SHARE …`, started by the sweep.
 
 It does what `python -m src.train` does, but what refuses it before it has a directory is written
 into DIR, and it ends with the process that started it.
