@@ -92,8 +92,13 @@ class SegDataModule:
         self.source = source(root=Path(root))
         self.prepared_dir = Path(prepared_dir)
         found = self.source.class_names
-        if num_classes is None and not (found or class_names) and not Path(root).exists():
-            raise UserError(f"dataset.root={root}: no such folder; give the folder of the dataset")
+        if num_classes is None and not (found or class_names):
+            if not Path(root).exists():
+                raise UserError(
+                    f"dataset.root={root}: no such folder; give the folder of the dataset"
+                )
+            if hasattr(self.source, "samples"):
+                self.source.samples(train_split)  # says what is wrong with the folder, if anything
         self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index

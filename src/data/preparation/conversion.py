@@ -130,7 +130,10 @@ def scan_record(
     listing = directory / f"{name}-problems.txt"
     deque(validated_samples(check, range(len(record)), statistics, str(path), listing), maxlen=0)
     report = _report(statistics, key)
-    write_json(cache, report)
+    try:
+        write_json(cache, report)
+    except UserError as error:  # it will be made again
+        log.warning("the report on %s is not kept: %s", path, error)
     return PreparedSplit(path, report)
 
 
@@ -164,8 +167,8 @@ def _convert(
         os.replace(aside, target)
     except OSError as error:
         raise UserError(
-            f"{target}: could not be written ({error}); make room, or choose another disk with "
-            "paths.data_dir"
+            f"{target}: could not be written ({error}); make room, or choose another folder with "
+            "dataset.prepared_dir"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -194,7 +197,8 @@ def _alone(directory: Path) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{directory}: not writable ({error.strerror}); choose another with paths.data_dir"
+            f"{directory}: not writable ({error.strerror}); choose another with "
+            "dataset.prepared_dir=DIR"
         ) from error
     try:
         yield

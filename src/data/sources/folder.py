@@ -122,6 +122,8 @@ class FolderSource:
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
         images, labels = self._images(split), self._labels(split)
+        if not images:
+            raise self._no_images()
         lists = self._lists(images, split)
         if split in lists:
             return pair(self._listed(split, lists, images), images, labels, lists[split])
@@ -148,9 +150,17 @@ class FolderSource:
         for name in names:
             if (self.folder / name).is_dir():
                 return index_files(self.folder / name, suffixes)
+        if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in self.folder.rglob("*")):
+            raise self._no_images()
         raise UserError(
             f"dataset.root={self.folder}: no folder {' or '.join(names)} in it; check "
             f"dataset.root, or name the folder by dataset.source.{key}"
+        )
+
+    def _no_images(self) -> UserError:
+        return UserError(
+            f"dataset.root={self.folder}: holds no images; give the folder of a dataset, with "
+            "images/ and masks/ in it"
         )
 
     def _lists(self, images: Files, split: str) -> dict[str, Path]:

@@ -16,10 +16,12 @@ class WandbLogger:
     """Logs to Weights & Biases; never stops or stalls a run.
 
     What fails (no network, no login, no package, its process killed) becomes one warning, and the
-    run goes on without it. `WANDB_MODE` in the environment is obeyed.
+    run goes on without it. `WANDB_MODE` in the environment is obeyed, and so are W&B's other
+    variables for what is None here.
 
     Args:
-        output_dir: The run directory; the offline files go below it.
+        output_dir: The run directory.
+        dir: The folder that the offline files go below; None takes the run directory.
         project, group, name, tags, entity: As in `wandb.init`.
         mode: "online", "offline" or "disabled".
         run_config: The resolved config of the run.
@@ -36,6 +38,7 @@ class WandbLogger:
         group: str | None = None,
         name: str | None = None,
         tags: Sequence[str] = (),
+        dir: str | Path | None = None,
         run_config: dict[str, Any] | None = None,
         resume_id: str | None = None,
         timeout: float = 20,
@@ -45,12 +48,12 @@ class WandbLogger:
             import wandb
 
             self._run = wandb.init(
-                dir=str(output_dir),
+                dir=str(dir or output_dir),
                 project=project,
                 entity=entity,
                 group=group,
                 name=name,
-                tags=list(tags),
+                tags=list(tags) or None,
                 mode=os.environ.get("WANDB_MODE", mode),
                 id=resume_id,
                 resume="allow" if resume_id else None,
