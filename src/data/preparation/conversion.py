@@ -207,14 +207,19 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _find(target: Path, key: str) -> PreparedSplit | None:
-    if not target.is_dir():
-        return None
     try:
+        if not target.is_dir():
+            return None
         report = read_json(target / "report.json")
         record = MindRecordFile(target / "data.mindrecord")
         if (report["fingerprint"], report["count"]) == (key, len(record)):
             return PreparedSplit(record.path, report)
         log.warning("%s: report and data disagree; converting again", target)
+    except PermissionError as error:
+        raise UserError(
+            f"{target.parent}: may not be read by this user; its owner can chmod -R a+rX it, or "
+            "choose another with dataset.prepared_dir=DIR"
+        ) from error
     except (UserError, KeyError, TypeError) as error:
         log.warning("%s; converting again", error)
     return None
