@@ -16,12 +16,14 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
 
     build.setup(cfg)
     data = build.datamodule(cfg)
-    network = build.trained_network(cfg, data)
+    cfg = build.resolve_classes(cfg, data)
+    network, normalization = build.trained_network(cfg)
+    cfg = build.resolve_normalization(cfg, normalization)
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target)
 
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
-    evaluator = build.evaluator(cfg, network, data, cfg.split)
+    evaluator = build.evaluator(cfg, network, normalization, data, cfg.split)
     evaluation = trainer.evaluate(evaluator)
     if run.is_main_process:
         evaluation.save(run.path / "eval.json")

@@ -22,12 +22,14 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
     build.setup(cfg)
     data = build.datamodule(cfg)
     files = find_files(cfg.input)[: cfg.limit_samples]
-    network = build.trained_network(cfg, data)
+    cfg = build.resolve_classes(cfg, data)
+    network, normalization = build.trained_network(cfg)
+    cfg = build.resolve_normalization(cfg, normalization)
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target)
 
     output = Path(cfg.output or run.path / "predictions")
-    segmenter = build.segmenter(cfg, network, data)
+    segmenter = build.segmenter(cfg, network, normalization)
     trainer = Trainer(run.path)
     failed = trainer.predict(
         segmenter, files, read_file, output, data.palette, limit_frames=cfg.limit_samples

@@ -15,22 +15,21 @@ log = logging.getLogger("src.preview")  # __name__ is __main__ here
 def preview(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes `preview.png`: the first training samples of epoch 1, augmented, in true colours."""
     from src.cli import build  # brings MindSpore
-    from src.visualization.sheets import Classes, Window, draw_crops
+    from src.visualization.sheets import Classes, Crop, draw_crops
 
     if cfg.count < 1:
         raise UserError(f"count={cfg.count}: expected at least 1")
     data = build.datamodule(cfg)
-    samples = data.train_samples()
-    keys = samples.keys(epoch=1)[: cfg.count]
-    windows = [Window(*samples.window(key)) for key in keys]
+    samples = data.train_crops()
+    crops = [Crop(*samples[key]) for key in samples.keys(epoch=1)[: cfg.count]]
     path = run.path / "preview.png"
     subtitle = (
-        f"{data.train_split} · the first {len(windows)} of {len(samples)} in epoch 1, "
+        f"{data.train_split} · the first {len(crops)} of {len(samples)} in epoch 1, "
         f"seed {cfg.seed} · left as the network gets it, right with its label"
     )
     classes = Classes(data.class_names, data.palette, data.ignore_index)
-    draw_crops(path, windows, classes, "Training samples", subtitle)
-    log.info("%d training samples → %s", len(windows), path)
+    draw_crops(path, crops, classes, "Training samples", subtitle)
+    log.info("%d training samples → %s", len(crops), path)
 
 
 if __name__ == "__main__":

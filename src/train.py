@@ -13,17 +13,22 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
 
     build.setup(cfg)
     data = build.datamodule(cfg)
-    network = build.network(cfg, data)
-    build.resolve_class_weights(cfg, data)
-    with build.trainer(cfg, run.wandb_id) as trainer:
+    cfg = build.resolve_classes(cfg, data)
+    network, normalization = build.network(cfg, data.source.generated)
+    cfg = build.resolve_normalization(cfg, normalization)
+    cfg = build.resolve_class_weights(cfg, data)
+    with build.trainer(cfg, run.tracker_ids) as trainer:
         save_resolved(cfg, run, show=cfg.print_config)
-        run.update(device=cfg.device.target, wandb_id=trainer.wandb_id or run.wandb_id)
+        run.update(device=cfg.device.target)
+        run.set_tracker_ids(trainer.tracker_ids)
 
         group = trainer.process_group
-        batches = data.train_batches(1, trainer.accumulate, group.rank, group.world_size)
+        batches = data.train_batches(
+            normalization, 1, trainer.accumulate, group.rank, group.world_size
+        )
         schedule = build.schedule(cfg, trainer, batches)
         optimizer = build.optimizer(cfg, network, schedule)
-        evaluator = build.evaluator(cfg, network, data)
+        evaluator = build.evaluator(cfg, network, normalization, data)
         loss, rates = build.loss(cfg), schedule.value
         try:
             state = trainer.fit(network, loss, optimizer, batches, evaluator, rates, run.resumed)

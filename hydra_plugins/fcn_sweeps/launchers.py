@@ -6,6 +6,7 @@ Hydra loads plugins from a package of this name alone; what they do is in `src.s
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,17 @@ class JobLauncher(Launcher):
     def start(self, job: Job) -> Handle:
         """Begins a job or goes on with it."""
 
+    def find(self, job: Job) -> Handle | None:
+        """A job that a sweep which was cut off has left in a cluster's queue."""
+        return None
+
     def shares(self, given: Collection[str]) -> list[str]:
         """Overrides that every job gets, but for the keys that are given."""
         return []
 
     def run(self, jobs: Iterator[Job], watcher: Watcher) -> None:
         """Runs the jobs to their end."""
-        Pool(self.start, self.n_jobs).run(jobs, watcher, self._stops_on_error)
+        Pool(self.start, self.n_jobs, self.find).run(jobs, watcher, self._stops_on_error)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -82,9 +87,8 @@ class JobLauncher(Launcher):
         return returns
 
     def _environment(self) -> dict[str, str]:
-        """Variables for the jobs: a group for their W&B runs, unless the user has named one."""
-        name = Path(self.config.hydra.sweep.dir).resolve().name
-        return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", name)}
+        """Variables for the jobs: the group of their runs in trackers, see conf/logger."""
+        return {"SWEEP_GROUP": Path(self.config.hydra.sweep.dir).resolve().name}
 
 
 class ProcessLauncher(JobLauncher):
@@ -118,10 +122,14 @@ class SubmititLauncher(JobLauncher):
 
     def __init__(self, cluster: str, n_jobs: int, folder: str, **parameters: Any) -> None:
         super().__init__(n_jobs)
-        self._queue = {"cluster": cluster, "folder": folder, "parameters": parameters}
-        self._executor: Any = None
+        self._arguments = (cluster, folder, parameters)
+
+    @cached_property
+    def _queue(self) -> cluster.Queue:
+        return cluster.Queue(*self._arguments)
 
     def start(self, job: Job) -> Handle:
-        if self._executor is None:
-            self._executor = cluster.executor(**self._queue)
-        return cluster.submit(self._executor, job, self._environment())
+        return self._queue.submit(job, self._environment())
+
+    def find(self, job: Job) -> Handle | None:
+        return self._queue.find(job)

@@ -63,7 +63,7 @@ def data(cfg: DictConfig) -> Work:
     """An epoch of decoded, augmented, normalised batches, with `dataset.num_workers` threads."""
     build.setup(cfg)
     module = datamodule(cfg)
-    batches = module.train_batches()
+    batches = module.train_batches(IMAGENET_RGB)
 
     def run() -> None:
         for _ in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):

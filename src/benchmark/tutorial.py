@@ -53,7 +53,7 @@ def _network(cfg: DictConfig) -> nn.Cell:
 def data(cfg: DictConfig) -> Work:
     """Scales the whole image bicubically, normalises all of it, pads, crops; with `num_workers`."""
     module = datamodule(cfg)
-    samples = len(module.train_samples())
+    samples = len(module.train_crops())
     augmentation = _Augmentation(cfg)
 
     def run() -> None:

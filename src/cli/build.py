@@ -1,12 +1,12 @@
 """From config to objects: one function a noun, in the order in which a run needs them.
 
 Where a config says null for what the data or the weights know (class names, normalisation), the
-answer is written back, so that the resolved config of a run is complete.
+functions `resolve_…` return a config that has the answer; the composed one is left as it is.
 """
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,36 @@ def setup(cfg: DictConfig) -> None:
 
 
 def datamodule(cfg: DictConfig) -> SegDataModule:
-    """The dataset; its class names and number of classes are written into the config."""
-    data = instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
-    with open_dict(cfg):
-        cfg.dataset.class_names = list(data.class_names)
-        cfg.dataset.num_classes = data.num_classes
-    return data
+    """The dataset."""
+    return instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
 
 
-def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
-    """The network with the weights it starts from; tells `data` what they expect of an image."""
-    net = _untrained(cfg, data)
+def resolve_classes(cfg: DictConfig, data: SegDataModule) -> DictConfig:
+    """The config with the dataset's own class names and number of classes."""
+    values = {"class_names": list(data.class_names), "num_classes": data.num_classes}
+    return _with_values(cfg, {f"dataset.{key}": value for key, value in values.items()})
+
+
+def resolve_normalization(cfg: DictConfig, normalization: Normalization) -> DictConfig:
+    """The config with the normalisation that was decided on."""
+    return _with_values(
+        cfg,
+        {
+            "dataset.color_order": normalization.color_order,
+            "dataset.mean": list(normalization.mean),
+            "dataset.std": list(normalization.std),
+        },
+    )
+
+
+def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normalization]:
+    """The network with the weights it starts from, and what these expect of an image.
+
+    Args:
+        cfg: With the dataset's number of classes, see `resolve_classes`.
+        generated: The images are made, not photographed: pretrained weights would help little.
+    """
+    net = bare_network(cfg)
     if cfg.device.sync_batch_norm:
         if cfg.device.target != "Ascend":
             raise UserError(
@@ -80,39 +99,59 @@ def network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
         weights = checkpoint_at(cfg.model.weights)
         path = resolve_weights(weights, Path(cfg.paths.data_dir) / "weights")
         of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
-    elif not cfg.model.backbone.get("pretrained", False) and not data.source.generated:
+    elif not cfg.model.backbone.get("pretrained", False) and not generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones). "
-            "Without one it wants a low rate and a warm-up, as optimizer.learning_rate=0.002 "
-            "scheduler.warmup_steps=200"
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
         )
-    _resolve_normalization(cfg, data, of_weights)
     freeze(net, cfg.model.get("frozen", ()))
     if cfg.model.get("frozen_norm"):
         freeze_norms(net.backbone)
-    return net
+    return net, _normalization(cfg, of_weights)
 
 
 def bare_network(cfg: DictConfig) -> nn.Cell:
-    """The network with the weights its constructor gives it."""
+    """The network with the weights its constructor gives it.
+
+    Raises:
+        UserError: `model.num_classes` is not the dataset's.
+    """
+    if cfg.model.num_classes != cfg.dataset.num_classes:
+        names = ", ".join((cfg.dataset.class_names or [])[:4])
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}: the dataset has "
+            f"{cfg.dataset.num_classes} classes ({names} …); choose the dataset that the network "
+            "was trained on, or one of the same classes"
+        )
     auxiliary = bool(cfg.model.get("auxiliary_weight"))
     return instantiate(_without(cfg.model, TRAINING_KEYS), auxiliary=auxiliary, _convert_="all")
 
 
-def trained_network(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
-    """The network of `ckpt_path`, whose parameters must all fit."""
-    if cfg.model.backbone.get("pretrained"):
-        cfg.model.backbone.pretrained = False  # nothing to download: the checkpoint has it all
-    if cfg.model.get("auxiliary_weight"):
-        cfg.model.auxiliary_weight = None  # of training alone, no checkpoint has it
-    net = _untrained(cfg, data)
+def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
+    """The network of `ckpt_path`, whose parameters must all fit, and what it expects of an image.
+
+    Args:
+        cfg: With the dataset's number of classes, see `resolve_classes`.
+    """
+    # Nothing to download, the checkpoint has it all; the auxiliary head serves training alone
+    absent = {"model.backbone.pretrained": False, "model.auxiliary_weight": None}
+    known = {key: value for key, value in absent.items() if OmegaConf.select(cfg, key)}
+    net = bare_network(_with_values(cfg, known))
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
-    _resolve_normalization(cfg, data, report.normalization or _normalization_of_run(path))
     set_precision(net, cfg.device.amp_level)  # as validation had it in training
     net.set_train(False)
-    return net
+    return net, _normalization(cfg, report.normalization or _normalization_of_run(path))
+
+
+def for_export(cfg: DictConfig) -> DictConfig:
+    """The config on the CPU in float32, so that a file is the same wherever the run was trained.
+
+    Accelerators round the inputs of convolutions to ten bits, which the comparison of the file with
+    the network would not pass; files hold compiled graphs.
+    """
+    values = {"target": "CPU", "jit_level": None, "mode": "graph", "amp_level": "O0"}
+    return _with_values(cfg, {f"device.{key}": value for key, value in values.items()})
 
 
 def checkpoint_path(cfg: DictConfig) -> Path:
@@ -126,15 +165,17 @@ def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> Non
         console.print(report_table(report, data.class_names))
 
 
-def resolve_class_weights(cfg: DictConfig, data: SegDataModule) -> None:
-    """Replaces a rule in the loss by the class weights it gives for the training split."""
+def resolve_class_weights(cfg: DictConfig, data: SegDataModule) -> DictConfig:
+    """The config with the class weights that a rule of the loss gives for the training split."""
+    values = {}
     for node, key, path in _class_factors(cfg.loss, "loss"):
         if isinstance(node[key], str):
             report = data.prepare(data.train_split)[data.train_split]
             weights = class_weights(path, node[key], report["classes"])
             named = zip(data.class_names, weights, strict=True)
             log.info("%s: %s", node[key], ", ".join(f"{name} {value:g}" for name, value in named))
-            node[key] = weights
+            values[path] = weights
+    return _with_values(cfg, values)
 
 
 def loss(cfg: DictConfig) -> nn.Cell:
@@ -188,20 +229,24 @@ def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer
         raise UserError(f"optimizer ({kind}): {error_summary(error)}") from error
 
 
-def segmenter(cfg: DictConfig, net: nn.Cell, data: SegDataModule) -> Segmenter:
+def segmenter(cfg: DictConfig, net: nn.Cell, normalization: Normalization) -> Segmenter:
     """The inference path of the network."""
-    return Segmenter(net, data.normalization, **OmegaConf.to_container(cfg.inference))
+    return Segmenter(net, normalization, **OmegaConf.to_container(cfg.inference))
 
 
 def evaluator(
-    cfg: DictConfig, net: nn.Cell, data: SegDataModule, split: str | None = None
+    cfg: DictConfig,
+    net: nn.Cell,
+    normalization: Normalization,
+    data: SegDataModule,
+    split: str | None = None,
 ) -> Evaluator:
     """Evaluates the network on a split, by default the validation split."""
     split = split or data.val_split
     metric = ConfusionMatrix(data.num_classes, data.ignore_index)
     samples = data.eval_samples(split)
     return Evaluator(
-        segmenter(cfg, net, data),
+        segmenter(cfg, net, normalization),
         samples,
         metric,
         data.class_names,
@@ -212,45 +257,31 @@ def evaluator(
     )
 
 
-def trainer(cfg: DictConfig, wandb_id: str | None = None) -> Trainer:
-    """The trainer with its callbacks and loggers; `wandb_id` is of the run that goes on."""
-    run_config = OmegaConf.to_container(cfg, resolve=True)
-    logger_values = {"wandb": {"run_config": run_config, "resume_id": wandb_id}}
+def trainer(cfg: DictConfig, tracker_ids: Mapping[str, str] | None = None) -> Trainer:
+    """The trainer with its callbacks and loggers, which have been started.
+
+    Args:
+        cfg: The resolved config.
+        tracker_ids: Of the run that goes on, by logger name: see `Logger.run_id`.
+    """
     this = process_group.this_process()
+    loggers = _nodes(cfg.logger) if this.is_main_process else []
+    for logger in loggers:
+        resume_id = (tracker_ids or {}).get(logger.name)
+        logger.start(OmegaConf.to_container(cfg, resolve=True), resume_id)
     return instantiate(
         cfg.trainer,
         output_dir=cfg.output_dir,
         callbacks=_nodes(cfg.callbacks),
-        loggers=_nodes(cfg.logger, logger_values) if this.is_main_process else [],
-        amp_level=cfg.device.amp_level,
-        loss_scaler=instantiate(cfg.device.loss_scaler),
-        sink_mode=cfg.device.sink_mode,
+        loggers=loggers,
         process_group=this,
         _convert_="all",
     )
 
 
-def _nodes(group: DictConfig, values: dict[str, dict] | None = None) -> list[Any]:
-    """The objects of a group of named nodes, in their order; null drops one.
-
-    `values` are passed as they are: a config among them is not instantiated.
-    """
-    values = values or {}
-    return [
-        instantiate(node, **values.get(name, {}), _convert_="all", _recursive_=name not in values)
-        for name, node in group.items()
-        if node is not None
-    ]
-
-
-def _untrained(cfg: DictConfig, data: SegDataModule) -> nn.Cell:
-    if cfg.model.num_classes != data.num_classes:
-        raise UserError(
-            f"model.num_classes={cfg.model.num_classes}: the dataset has {data.num_classes} "
-            f"classes ({', '.join(data.class_names[:4])} …); choose the dataset that the network "
-            "was trained on, or one of the same classes"
-        )
-    return bare_network(cfg)
+def _nodes(group: DictConfig) -> list[Any]:
+    """The objects of a group of named nodes, in their order; null drops one."""
+    return [instantiate(node, _convert_="all") for node in group.values() if node is not None]
 
 
 def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
@@ -261,25 +292,30 @@ def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
     return copy
 
 
-def _resolve_normalization(
-    cfg: DictConfig, data: SegDataModule, of_weights: Normalization | None
-) -> None:
-    """Decides colour order, mean and std: the config's, else the weights', else ImageNet's RGB."""
+def _with_values(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
+    """A copy of a config with some values, by dotted key."""
+    copy = cfg.copy()
+    with open_dict(copy):
+        for key, value in values.items():
+            OmegaConf.update(copy, key, value)
+    return copy
+
+
+def _normalization(cfg: DictConfig, of_weights: Normalization | None) -> Normalization:
+    """Colour order, mean and std: the config's, else the weights', else ImageNet's RGB."""
     start = of_weights or IMAGENET_RGB
-    chosen = {
-        key: getattr(start, key) if cfg.dataset[key] is None else cfg.dataset[key]
-        for key in NORMALIZATION_KEYS
-    }
-    data.normalization = Normalization(**chosen)
-    overridden = [key for key in NORMALIZATION_KEYS if cfg.dataset[key] is not None]
+    given = [key for key in NORMALIZATION_KEYS if cfg.dataset[key] is not None]
+    normalization = Normalization(
+        **{
+            key: OmegaConf.to_object(cfg.dataset)[key] if key in given else getattr(start, key)
+            for key in NORMALIZATION_KEYS
+        }
+    )
     origin = "the weights bring it" if of_weights else "ImageNet's"
-    if overridden:
-        origin = f"{', '.join(overridden)} from the config"
-    log.info("normalisation: %s (%s)", data.normalization.describe(), origin)
-    with open_dict(cfg):
-        cfg.dataset.color_order = data.normalization.color_order
-        cfg.dataset.mean = list(data.normalization.mean)
-        cfg.dataset.std = list(data.normalization.std)
+    if given:
+        origin = f"{', '.join(given)} from the config"
+    log.info("normalisation: %s (%s)", normalization.describe(), origin)
+    return normalization
 
 
 def _normalization_of_run(checkpoint: Path) -> Normalization | None:

@@ -2,10 +2,11 @@
 
 import atexit
 import os
-import shlex
 import shutil
 import tempfile
 from pathlib import Path
+
+from dotenv.parser import parse_stream
 
 from src.device.runtime import limit_onednn_isa, take_back_isa_limit
 from src.utils.errors import UserError
@@ -14,29 +15,20 @@ from src.utils.errors import UserError
 def load_env(path: Path = Path(".env")) -> None:
     """Puts the lines `NAME=value` of a file into the environment; what is set already stays.
 
-    Values are quoted as in a shell; `export` before a name, empty lines and `# comments` may be.
-
     Raises:
-        UserError: A line is none of these.
+        UserError: A line is none.
     """
     if not path.is_file():
         return
     unlimited = take_back_isa_limit()  # the file may have a value of the user's
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:  # a quote is not closed
-            raise UserError(f"{path}, line {number}: {error}; expected NAME=value") from error
-        words = words[1:] if words[:1] == ["export"] else words
-        if not words:
-            continue
-        name, equals, value = words[0].partition("=")
-        if len(words) > 1 or not equals or not name.isidentifier():
-            raise UserError(
-                f"{path}, line {number}: {line.strip()!r}: expected NAME=value, quoted if it has "
-                "blanks"
-            )
-        os.environ.setdefault(name, value)
+    with path.open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key is not None and binding.value is None):
+                text = binding.original.string
+                number = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                raise UserError(f"{path}, line {number}: {text.strip()!r}: expected NAME=value")
+            if binding.key is not None:
+                os.environ.setdefault(binding.key, binding.value)
     if unlimited:
         limit_onednn_isa()
 

@@ -1,23 +1,25 @@
 """Training batches and evaluation samples of one dataset."""
 
-import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import mindspore.dataset as ds
 import numpy as np
 
-from src.data.loader import EpochSampler, Prefetched, TrainSamples
+from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.preparation.labels import LabelRules
 from src.data.sources.folder import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
-from src.utils.normalization import IMAGENET_RGB
+from src.utils.normalization import Normalization
 from src.utils.palette import voc_palette
 from src.utils.processes import available_cores
 
@@ -66,8 +68,6 @@ class SegDataModule:
         num_workers: Threads that decode and augment; at most the cores of the machine are used.
         limit_samples: Only the first so many samples of each split; None takes all.
         seed: Of order and augmentation.
-
-    `normalization` is an attribute: what the weights expect is known after the network is built.
     """
 
     def __init__(
@@ -93,27 +93,23 @@ class SegDataModule:
         self.prepared_dir = Path(prepared_dir)
         found = self.source.class_names
         if num_classes is None and not (found or class_names):
-            if not Path(root).exists():
-                raise UserError(
-                    f"dataset.root={root}: no such folder; give the folder of the dataset"
-                )
+            self.source.prepare()  # the root may be absent, which is to be told first
             if hasattr(self.source, "samples"):
-                self.source.samples(train_split)  # says what is wrong with the folder, if anything
+                self.source.samples(train_split)
         self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index
         palette = self.source.palette
         self.palette = voc_palette(self.num_classes) if palette is None else palette
+        self.label_rules = LabelRules(
+            self.num_classes, ignore_index, palette, tuple(self.source.void_ids), self.source.ids
+        )
         self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.batch_size = crop_size, batch_size
         self.num_workers = num_workers
         self.limit_samples = limit_samples
         self.seed = seed
-        self.normalization = IMAGENET_RGB  # until it is known what the weights expect
-        self._make_transform = functools.partial(
-            TrainTransform, crop_size, scale_range, flip, ignore_index, augmentations
-        )
-        self._make_transform(self.normalization)  # refuses wrong values before data is touched
+        self._transform = TrainTransform(crop_size, scale_range, flip, ignore_index, augmentations)
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
@@ -133,16 +129,11 @@ class SegDataModule:
             record_file = getattr(self.source, "record_file", None)
             if record_file is not None:
                 self._splits[split] = scan_record(
-                    record_file(split), self.prepared_dir, self.num_classes, self.ignore_index
+                    record_file(split), self.prepared_dir, self.label_rules
                 )
             else:
                 self._splits[split] = prepare_split(
-                    self.source,
-                    split,
-                    self.prepared_dir,
-                    self.num_classes,
-                    self.ignore_index,
-                    self.source.palette,
+                    self.source, split, self.prepared_dir, self.label_rules
                 )
         return {split: self._splits[split].report for split in splits}
 
@@ -155,23 +146,33 @@ class SegDataModule:
         record = MindRecordFile(self.record_file(split))
         return record, min(len(record), self.limit_samples or len(record))
 
-    def train_samples(self) -> TrainSamples:
-        """The augmented training pairs by key, as `train_batches` reads them."""
-        transform = self._make_transform(self.normalization)
-        return TrainSamples(*self._open(self.train_split), transform, self.seed)
+    def train_crops(self) -> TrainCrops:
+        """The augmented training crops by key, before they are normalised."""
+        return TrainCrops(*self._open(self.train_split), self._transform, self.seed)
 
     def train_batches(
-        self, first_epoch: int = 1, accumulate: int = 1, rank: int = 0, world_size: int = 1
+        self,
+        normalization: Normalization,
+        first_epoch: int = 1,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> ds.Dataset:
         """Batches of images N×3×H×W float32 (normalised) and labels N×H×W int32, shuffled.
 
         N is `batch_size * accumulate`: this process's part of a step's images, of which there are
         `world_size` times as many. What is left at an epoch's end is dropped.
 
+        Args:
+            normalization: What the network's weights expect of an image.
+            first_epoch: The first pass over the dataset is this epoch, from 1.
+            accumulate: See `src.engine.train_step.TrainStep`.
+            rank, world_size: See `src.device.process_group.ProcessGroup`.
+
         Raises:
             UserError: The split holds less than one batch of all processes.
         """
-        samples = self.train_samples()
+        samples = TrainSamples(self.train_crops(), normalization)
         batch = self.batch_size * accumulate
         if len(samples) < batch * world_size:
             times = f" × trainer.accumulate={accumulate}" if accumulate > 1 else ""
@@ -212,17 +213,40 @@ class SegDataModule:
 def _class_names(
     configured: Sequence[str] | None, found: Sequence[str] | None, num_classes: int | None
 ) -> tuple[str, ...]:
+    if found and configured and tuple(found) != tuple(configured):
+        raise UserError(
+            f"dataset.class_names={_shown(configured)}: classes.txt in dataset.root names "
+            f"{_shown(found)}; make them agree, or leave one of them out"
+        )
     names = found or configured or [f"class_{i}" for i in range(num_classes or 0)]
     if num_classes is None:
         num_classes = len(names)
+    origin = "classes.txt" if found else "dataset.class_names"
+    if num_classes == 1:
+        raise UserError(
+            f"{origin if names else 'dataset.num_classes'}: one class ({_shown(names)}) cannot be "
+            "told from anything: add the background as a class, named in the order of the ids in "
+            "the label files"
+        )
     if not 1 < num_classes <= 255:
         raise UserError(
             f"dataset.num_classes={num_classes}: expected 2 to 255; give dataset.num_classes, "
             "dataset.class_names or a classes.txt in dataset.root"
         )
     if len(names) != num_classes:
-        origin = "classes.txt" if found else "dataset.class_names"
         raise UserError(
             f"dataset.num_classes={num_classes}: {origin} names {len(names)}; make them agree"
         )
-    return tuple(str(name) for name in names)
+    names = tuple(str(name) for name in names)
+    alike = Counter(normalize("NFC", name).casefold() for name in names)
+    twice = [name for name in names if alike[normalize("NFC", name).casefold()] > 1]
+    if twice:
+        raise UserError(
+            f"{origin}: {_shown(twice)}: names of classes that differ in nothing or in case alone; "
+            "expected a name of its own for each"
+        )
+    return names
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + ", …" * (len(names) > 8)

@@ -1,4 +1,4 @@
-"""Images and videos to predict on: files and folders outside of any dataset."""
+"""Image files as they come from users: found, and decoded after a look at their soundness."""
 
 import glob
 import io
@@ -16,7 +16,8 @@ from src.utils.video import VIDEO_SUFFIXES, Video
 def find_files(path: str | Path) -> list[Path]:
     """The file at `path`, the images and videos directly in it, or those a pattern matches.
 
-    Sorted by name; a pattern has `*` or `?` in it, as `photos/**/street_*.jpg`.
+    Sorted by name, hidden files left out; a pattern has `*` or `?` in it, as
+    `photos/**/street_*.jpg`.
 
     Raises:
         UserError: Nothing there, no image or video in the folder, or two files of one stem, whose
@@ -35,7 +36,8 @@ def find_files(path: str | Path) -> list[Path]:
                 f"input={path}: no such file; give an image, a video, a folder or a pattern"
             )
     known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    found = sorted(p for p in candidates if p.suffix.lower() in known)
+    shown = (p for p in candidates if not p.name.startswith("."))
+    found = sorted(p for p in shown if p.suffix.lower() in known)
     if not found:
         raise UserError(f"input={path}: holds no image or video ({' '.join(known)})")
     stems: dict[str, Path] = {}
@@ -65,8 +67,23 @@ def read_image(path: Path) -> np.ndarray:
         UserError: Unreadable, or not an image.
     """
     try:
-        encoded = path.read_bytes()
-        Image.open(io.BytesIO(encoded)).load()  # finds a truncated file, which OpenCV does not
-        return decode_image(encoded)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow: SyntaxError for a broken PNG
+        return decode_whole_image(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); replace it") from error
+
+
+def decode_whole_image(encoded: bytes) -> np.ndarray:
+    """Decodes an image file as `decode_image` does, but refuses a truncated one.
+
+    Raises:
+        ValueError: It cannot be decoded as a whole, or has too many pixels.
+    """
+    try:
+        Image.open(io.BytesIO(encoded)).load()
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels; cut it into tiles"
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError for a broken PNG
+        raise ValueError("truncated, damaged, or not an image") from error
+    return decode_image(encoded)

@@ -1,14 +1,21 @@
-"""Training pairs in the order of an epoch, made ahead of the network by threads."""
+"""Training samples in the order of an epoch, made ahead of the network by threads."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import mindspore.dataset as ds
 import numpy as np
 
 from src.data.mindrecord import MindRecordFile
-from src.data.transforms import Region, TrainTransform, decode_image, decode_label
+from src.data.transforms import (
+    Region,
+    TrainTransform,
+    decode_image,
+    decode_label,
+    network_input,
+)
+from src.utils.normalization import Normalization
 
 AHEAD = 4  # samples that a worker may be ahead of who takes them
 
@@ -57,8 +64,8 @@ class EpochSampler(ds.Sampler):
         return keys[keys.index(key) :]
 
 
-class TrainSamples:
-    """Random access to augmented training pairs by the keys of `EpochSampler`."""
+class TrainCrops:
+    """Random access to augmented crops and their labels by the keys of `EpochSampler`."""
 
     def __init__(
         self, record: MindRecordFile, size: int, transform: TrainTransform, seed: int
@@ -71,24 +78,31 @@ class TrainSamples:
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        _, *pair, rng = self._read(key)
-        return self._transform(*pair, rng)
+    def __getitem__(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
+        """Name, H×W×3 uint8 RGB crop, H×W uint8 label and padding."""
+        epoch, index = divmod(int(key), self._size)
+        name, image, label = self._record[index]
+        rng = np.random.default_rng((self._seed, epoch, index))
+        return name, *self._transform(decode_image(image), decode_label(label), rng)
 
     def keys(self, epoch: int) -> list[int]:
         """The keys of an epoch, from 1, in the order of training."""
         return EpochSampler(self._size, self._seed).keys(epoch)
 
-    def window(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
-        """Name, window, label and padding behind a key: the pair before it is normalised."""
-        name, *pair, rng = self._read(key)
-        return name, *self._transform.window(*pair, rng)
 
-    def _read(self, key: int) -> tuple[str, np.ndarray, np.ndarray, np.random.Generator]:
-        epoch, index = divmod(int(key), self._size)
-        name, image, label = self._record[index]
-        rng = np.random.default_rng((self._seed, epoch, index))
-        return name, decode_image(image), decode_label(label), rng
+class TrainSamples:
+    """Crops as the network takes them: 3×H×W float32, normalised, and H×W int32 labels."""
+
+    def __init__(self, crops: TrainCrops, normalization: Normalization) -> None:
+        self._crops = crops
+        self._normalization = normalization
+
+    def __len__(self) -> int:
+        return len(self._crops)
+
+    def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        _, *crop = self._crops[key]
+        return network_input(*crop, self._normalization)
 
 
 class Prefetched:
@@ -99,7 +113,7 @@ class Prefetched:
     for.
     """
 
-    def __init__(self, samples: TrainSamples, sampler: EpochSampler, workers: int) -> None:
+    def __init__(self, samples: Sequence, sampler: EpochSampler, workers: int) -> None:
         self._samples = samples
         self._sampler = sampler
         self._most = AHEAD * workers

@@ -19,13 +19,20 @@ Augmentation = Callable[
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes an image file to H×W×3 uint8 RGB.
 
-    An EXIF rotation is ignored, since label files know none. OpenCV fills what is missing of a
-    truncated JPEG with grey; preparation and prediction check for that beforehand.
+    Grey, palette and CMYK images become RGB, transparency is left out, and so is an EXIF rotation,
+    since label files know none. OpenCV fills what is missing of a truncated JPEG with grey;
+    `src.data.images.decode_whole_image` finds it.
 
     Raises:
-        ValueError: Not an image.
+        ValueError: Not an image, or of more than 8 bits a channel.
     """
-    return _decode(encoded, cv2.IMREAD_COLOR_RGB)
+    pixels = _decode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    if pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{pixels.dtype} values; expected 8 bits a channel: scale them, since what range they "
+            "use is not in the file"
+        )
+    return pixels
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
@@ -39,9 +46,12 @@ def decode_label(encoded: bytes) -> np.ndarray:
 
 def _decode(encoded: bytes, flags: int) -> np.ndarray:
     buffer = np.frombuffer(encoded, np.uint8)
-    pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION) if len(buffer) else None
+    try:
+        pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # nothing in the buffer, or more pixels than OpenCV takes
+        pixels = None
     if pixels is None:
-        raise ValueError("not an image that OpenCV can decode")
+        raise ValueError("truncated, damaged, or not an image that OpenCV can decode")
     return pixels
 
 
@@ -49,11 +59,11 @@ Region = tuple[slice, slice]
 
 
 class TrainTransform:
-    """The tutorial's augmentation: random scale, padding, random crop, flip, normalisation.
+    """The tutorial's augmentation: random scale, padding, random crop, flip.
 
-    The window is sampled first, at whole pixels of the image, and only it is resized: scaling the
-    whole image and cropping it gives the same windows, but for offsets between pixels and a scale
-    that is off by half a pixel in the window's side. Differences to the tutorial: bilinear instead
+    The crop is sampled first, at whole pixels of the image, and only it is resized: scaling the
+    whole image and cropping it gives the same crops, but for offsets between pixels and a scale
+    that is off by half a pixel in the crop's side. Differences to the tutorial: bilinear instead
     of cubic interpolation, and labels take the pixel whose centre is nearest instead of the one up
     and to the left.
 
@@ -62,8 +72,7 @@ class TrainTransform:
         scale_range: Bounds of the uniform scale factor; None does not scale.
         flip: Probability of mirroring left and right.
         ignore_index: Label of padded pixels.
-        augmentations: Further functions of (H×W×3 uint8 RGB window, label, rng).
-        normalization: Applied last; padding is 0 afterwards.
+        augmentations: Further functions of (H×W×3 uint8 RGB crop, label, rng).
     """
 
     def __init__(
@@ -72,8 +81,7 @@ class TrainTransform:
         scale_range: Sequence[float] | None,
         flip: float,
         ignore_index: int,
-        augmentations: Sequence[Augmentation],
-        normalization: Normalization,
+        augmentations: Sequence[Augmentation] = (),
     ) -> None:
         self.crop_size = tuple(crop_size) if crop_size is not None else None
         self.scale_range = tuple(scale_range) if scale_range is not None else (1.0, 1.0)
@@ -81,7 +89,6 @@ class TrainTransform:
             raise UserError(
                 f"scale_range={scale_range}: expected [smallest, largest] above 0, as [0.5, 2.0]"
             )
-        self.normalization = normalization
         self.flip = flip
         self.ignore_index = ignore_index
         self.augmentations = tuple(augmentations)
@@ -92,12 +99,12 @@ class TrainTransform:
                     "[{_target_: src.data.transforms.PhotometricJitter}]"
                 )
 
-    def window(
+    def __call__(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, list[Region]]:
-        """Cuts the augmented window out of an H×W×3 uint8 RGB image and its H×W label.
+        """Cuts the augmented crop out of an H×W×3 uint8 RGB image and its H×W label.
 
-        Returns the window (uint8 RGB, not normalised), its label, and the padding in it.
+        Returns the crop (uint8 RGB, not normalised), its label, and the padding in it.
         """
         scale = rng.uniform(*self.scale_range)
         scaled = [max(1, int(scale * side)) for side in label.shape]
@@ -126,15 +133,18 @@ class TrainTransform:
             label[region] = self.ignore_index
         return image, label, padding
 
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a 3×h×w float32 image in the network's colour order and an h×w int32 label."""
-        image, label, padding = self.window(image, label, rng)
-        planes = self.normalization.apply(image)
-        for region in padding:
-            planes[(slice(None), *region)] = 0
-        return planes, label.astype(np.int32)
+
+def network_input(
+    crop: np.ndarray, label: np.ndarray, padding: Sequence[Region], normalization: Normalization
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normalises what `TrainTransform` gives; padding is 0 afterwards.
+
+    Returns a 3×h×w float32 image in the network's colour order and an h×w int32 label.
+    """
+    planes = normalization.apply(crop)
+    for region in padding:
+        planes[(slice(None), *region)] = 0
+    return planes, label.astype(np.int32)
 
 
 class PhotometricJitter:

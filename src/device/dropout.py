@@ -18,6 +18,7 @@ def _int32(value: int) -> Tensor:
 _ONE = _int32(1)
 _SIXTEEN = _int32(16)
 _LOW_HALF = _int32(0xFFFF)
+_NUMBERS_A_DRAW = 12  # by which MindSpore's own layer moves its generator on
 _FACTOR_1 = _int32(0x7FEB352D)
 _FACTOR_2 = _int32(0x846CA68B)
 
@@ -74,12 +75,35 @@ class RepeatableDropout(nn.Cell):
         return x * kept.astype(x.dtype) * self.scale
 
 
+class AscendDropout(RepeatableDropout):
+    """The same by one kernel of Ascend's, which draws from a seed and an offset that it is given.
+
+    MindSpore's own layer takes both from a generator whose seed, in graph mode, is another in each
+    process, whatever was set. The hash above would be ten launches, some on the card's own CPU.
+    """
+
+    def __init__(self, p: float, salt: int, name: str) -> None:
+        super().__init__(p, salt, name)
+        from mindspore.ops.auto_generate import func_dropout_ext_op
+
+        self.dropout = func_dropout_ext_op
+        self.seed = Tensor(salt, ms.int64)
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        offset = ops.assign_add(self.drawn, _ONE).astype(ms.int64) * _NUMBERS_A_DRAW
+        return self.dropout(x, self.p, True, False, self.seed, offset)
+
+
 def make_dropout_repeatable(network: nn.Cell, seed: int) -> None:
     """Replaces each `nn.Dropout` of a network, those of mindcv's `DropPath` too.
 
     Other random cells (`nn.Dropout2d`, `ops.dropout`) stay as they are: after a resume their
     masks differ from those of the uninterrupted run.
     """
+    on_ascend = ms.get_context("device_target") == "Ascend"
+    kind = AscendDropout if on_ascend else RepeatableDropout
     found = [
         (path, cell, name, child)
         for path, cell in network.cells_and_names()
@@ -88,7 +112,7 @@ def make_dropout_repeatable(network: nn.Cell, seed: int) -> None:
     ]
     for number, (path, cell, name, child) in enumerate(found, 1):
         counter = ".".join(filter(None, (path, name, "drawn")))
-        dropout = RepeatableDropout(child.p, seed * 1000 + number, counter)
+        dropout = kind(child.p, seed * 1000 + number, counter)
         dropout.set_train(child.training)
         if isinstance(cell, nn.SequentialCell):
             cell[int(name)] = dropout

@@ -1,8 +1,9 @@
 """The processes that train one network together: which this one is, what they tell each other.
 
 A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
-by environment variables of MindSpore's. MindSpore and NumPy are imported inside the functions, see
-`src.device.runtime`.
+by environment variables of MindSpore's; so does a platform that gives each process a rank table
+(Ascend: RANK_TABLE_FILE, RANK_SIZE, RANK_ID, DEVICE_ID). MindSpore and NumPy are imported inside
+the functions, see `src.device.runtime`.
 """
 
 import json
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from src.device.runtime import choose_device, make_deterministic
 from src.utils.errors import UserError
-from src.utils.processes import available_cores
+from src.utils.processes import available_cores, own_cores
 
 if TYPE_CHECKING:
     import numpy as np
 
 ROLE = "MS_ROLE"  # MS_SCHED, which brings the workers together, or MS_WORKER
+RANK_TABLES = ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH")  # MindSpore takes either
 RUN_FILE = "FCN_RUN_DIRECTORY_FILE"  # where rank 0 tells our launcher its run directory
 
 
@@ -31,12 +33,13 @@ class ProcessGroup:
     """The processes that work together; this one is `rank`, from 0, of `world_size`.
 
     A process alone is rank 0 of 1. Rank 0, the main process, writes the run's files.
-    `local_world_size` of the processes run on this machine.
+    `local_world_size` of the processes run on this machine, `core_sharers` of these on cores of
+    this one: itself alone where the launcher has bound each to cores of its own.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank
-        self.world_size = self.local_world_size = world_size
+        self.world_size = self.local_world_size = self.core_sharers = world_size
 
     @property
     def is_main_process(self) -> bool:
@@ -72,7 +75,12 @@ def this_process() -> ProcessGroup:
 
 def is_launched() -> bool:
     """Whether a launcher has started this process, as one of several."""
-    return ROLE in os.environ
+    return ROLE in os.environ or _has_rank_table()
+
+
+def _has_rank_table() -> bool:
+    table = any(name in os.environ for name in RANK_TABLES)
+    return table and int(os.environ.get("RANK_SIZE", 1)) > 1  # platforms set it for one card, too
 
 
 def is_scheduler() -> bool:
@@ -102,8 +110,11 @@ def join(target: str, deterministic: bool = False) -> ProcessGroup:
     if not is_launched():
         raise UserError(
             "device.distributed=true: this process was started alone; start several by "
-            "python -m src.distributed 2 train … or by msrun, or set device.distributed=false"
+            "python -m src.distributed 2 train … or by msrun (or by a rank table: RANK_TABLE_FILE, "
+            "RANK_SIZE, RANK_ID and DEVICE_ID), or set device.distributed=false"
         )
+    if ROLE not in os.environ:
+        _check_rank_table(target)
     import mindspore as ms
 
     choose_device(target, local_device(target, 0))
@@ -111,12 +122,28 @@ def join(target: str, deterministic: bool = False) -> ProcessGroup:
         make_deterministic()
     ms.communication.init()
     _process_group = ProcessGroup(ms.communication.get_rank(), ms.communication.get_group_size())
-    host = socket.gethostname()
-    _process_group.local_world_size = _process_group.gather(host).count(host)
+    host, cores = socket.gethostname(), own_cores()
+    here = [theirs for there, theirs in _process_group.gather([host, cores]) if there == host]
+    _process_group.local_world_size = len(here)
+    _process_group.core_sharers = sum(not set(cores).isdisjoint(theirs) for theirs in here)
     if not _process_group.is_main_process:  # the main process saves, the launcher ends the others
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _process_group
+
+
+def _check_rank_table(target: str) -> None:
+    if target != "Ascend":
+        raise UserError(
+            f"device.target={target}: a rank table (RANK_TABLE_FILE) is for Ascend; start the "
+            "processes by python -m src.distributed or msrun"
+        )
+    for name in ("RANK_ID", "DEVICE_ID"):
+        if not os.environ.get(name, "").isdigit():
+            raise UserError(
+                f"{name}={os.environ.get(name, '')}: expected a number beside RANK_TABLE_FILE, "
+                "another for each process: RANK_ID of all, DEVICE_ID of its machine's cards"
+            )
 
 
 @contextmanager
@@ -155,8 +182,9 @@ def local_device(target: str, otherwise: int) -> int:
 
 def share_of_cores() -> int | None:
     """Threads for this rank beside the others of its machine; None, all cores, for one alone."""
-    here = _process_group.local_world_size
-    return max(1, available_cores() // here) if here > 1 else None
+    if _process_group.local_world_size == 1:
+        return None
+    return max(1, available_cores() // _process_group.core_sharers)
 
 
 def tell_launcher(run_directory: Path) -> None:

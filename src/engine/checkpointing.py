@@ -33,7 +33,7 @@ class Checkpointing(Callback):
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         every, state = self.trainer.save_every_n_steps, self.trainer.state
-        save = bool(every) and state.step % every == 0
+        save = every is not None and self.trainer.is_due(every, state.step)
         if save or self.signals.held is not None or state.step % state.steps_per_epoch == 0:
             self._reach_boundary(save)
 

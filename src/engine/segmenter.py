@@ -34,9 +34,10 @@ def arg_max(scores: np.ndarray) -> np.ndarray:
 class _Head(nn.Cell):
     """Network plus softmax, arg-max or nothing, compiled once for all image sizes."""
 
-    def __init__(self, network: nn.Cell, output: str) -> None:
+    def __init__(self, network: nn.Cell, output: str, fast_convolutions: bool) -> None:
         super().__init__(auto_prefix=False)
-        use_cpu_convolutions(network)  # not before: its precision must be settled
+        if fast_convolutions:
+            use_cpu_convolutions(network)  # not before: its precision must be settled
         self.network = network
         self.output = output
         self.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))
@@ -57,13 +58,17 @@ class Segmenter:
     run through the network, and the result is cut back to the image's size.
 
     Args:
-        network: Images N×3×H×W float32 → logits N×C×H×W. The first image changes its convolutions
-            (`use_cpu_convolutions`).
+        network: Images N×3×H×W float32 → logits N×C×H×W.
         normalization: What the network's weights expect.
         window: (H, W) of a sliding window in pixels; None runs the whole image at once.
         overlap: Share of a window that the next one covers again.
         scales: Factors at which the image is run; the probabilities of all are averaged.
         flip: Also runs the mirrored image at every scale.
+        pad_to: (H, W), multiples of 32: images are padded to multiples of these instead, so that
+            the network meets few sizes, where it is compiled for each. Scores near the lower and
+            right border differ a little, as far as the network sees beyond it.
+        fast_convolutions: The first image changes the network's convolutions on the CPU
+            (`use_cpu_convolutions`).
     """
 
     def __init__(
@@ -74,7 +79,15 @@ class Segmenter:
         overlap: float = 0.5,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        pad_to: Sequence[int] | None = None,
+        fast_convolutions: bool = True,
     ) -> None:
+        if pad_to is not None and (
+            len(pad_to) != 2 or any(size < MULTIPLE or size % MULTIPLE for size in pad_to)
+        ):
+            raise UserError(
+                f"inference.pad_to={list(pad_to)}: expected [H, W], multiples of {MULTIPLE}"
+            )
         if window is not None and (len(window) != 2 or min(window) < MULTIPLE):
             raise UserError(
                 f"inference.window={list(window)}: expected [H, W], each at least {MULTIPLE}"
@@ -89,6 +102,8 @@ class Segmenter:
         self.overlap = overlap
         self.scales = tuple(scales)
         self.flip = flip
+        self.multiples = (MULTIPLE, MULTIPLE) if pad_to is None else tuple(pad_to)
+        self.fast_convolutions = fast_convolutions
         self._heads: dict[str, _Head] = {}
 
     @property
@@ -96,7 +111,7 @@ class Segmenter:
         """How predictions are made, for `eval.json`."""
         return {
             "resolution": "native",
-            "padding": f"zeros below and right to a multiple of {MULTIPLE}",
+            "padding": f"zeros below and right to multiples of {self.multiples}",
             "normalization": self.normalization.describe(),
             "window": self.window,
             "overlap": self.overlap if self.window else None,
@@ -153,13 +168,13 @@ class Segmenter:
 
     def _padded(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        below, beside = -height % MULTIPLE, -width % MULTIPLE
+        below, beside = -height % self.multiples[0], -width % self.multiples[1]
         planes = self.normalization.apply(image)
         return np.pad(planes, ((0, 0), (0, below), (0, beside)))[None]
 
     def _infer(self, images: np.ndarray, output: str) -> np.ndarray:
         if output not in self._heads:
-            self._heads[output] = _Head(self.network, output)
+            self._heads[output] = _Head(self.network, output, self.fast_convolutions)
         head = self._heads[output]
         training = self.network.training
         head.set_train(False)

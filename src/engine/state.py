@@ -9,7 +9,9 @@ import numpy as np
 from src.engine.evaluator import Evaluation, ImageScores
 from src.utils.errors import UserError
 
-_SAVED = ("epoch", "step", "epochs_ended", "loss", "loss_step", "metrics", "best")
+_SAVED = (
+    "epoch", "step", "epochs_ended", "loss", "loss_step", "skipped_steps", "metrics", "best",
+)  # fmt: skip
 
 
 @dataclass
@@ -19,10 +21,14 @@ class FitState:
     steps_per_epoch: int = 0
     batch_size: int = 0  # images a step
     epoch: int = 0  # from 1
-    step: int = 0  # weight updates since the start, from 1
+    step: int = 0  # steps since the start, from 1
     epochs_ended: int = 0  # epochs whose validation is done, too
     loss: float = math.nan  # of step `loss_step`, the newest whose loss was read
     loss_step: int = 0
+    mean_loss: float = math.nan  # over the updates between the last two steps that were logged
+    loss_scale: float | None = None  # after step `loss_step`; None without a loss scaler
+    skipped_steps: int = 0  # up to `loss_step`: the loss scaler left out their updates
+    skipped_in_a_row: int = 0  # the last of them, up to `loss_step`
     evaluation: Evaluation | None = None  # this epoch's validation, if there was one
     metrics: dict[str, float] = field(default_factory=dict)  # newest validation, `val/miou` …
     best: dict[str, float] = field(default_factory=dict)  # {"epoch", "step", "val/miou" …}

@@ -1,7 +1,10 @@
 """One weight update: forward, backward, loss scaling, accumulation, clipping, optimiser."""
 
+import math
+from collections.abc import Sequence
+
 import mindspore as ms
-from mindspore import ParameterTuple, Tensor, amp, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
 from src.device.cpu_convolutions import use_cpu_convolutions
 from src.engine.ema import ExponentialMovingAverage
@@ -24,6 +27,58 @@ def _scale_tensor(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor.astype(gradient.dtype)
 
 
+def _messages(sizes: Sequence[int], most: float) -> list[tuple[int, int]]:
+    """First and end of runs of neighbours, the last run first: as long as `most` bytes allow."""
+    messages = [(len(sizes) - 1, len(sizes))]
+    for index in range(len(sizes) - 2, -1, -1):
+        end = messages[-1][1]
+        if sum(sizes[index:end]) <= most:
+            messages[-1] = (index, end)
+        else:
+            messages.append((index, index + 1))
+    return messages
+
+
+def _split(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The parts of a concatenation, in the shapes of what was concatenated."""
+    start, parts = 0, ()
+    for tensor in like:
+        parts = (*parts, flat[start : start + tensor.size].reshape(tensor.shape))
+        start += tensor.size
+    return parts
+
+
+class StepLog(nn.Cell):
+    """Sums over the steps of a fit, kept on the device: it need not be waited for at each step."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss_sum = _zero("loss_sum", ms.float32)
+        self.updates = _zero("updates", ms.int32)  # `loss_sum` is over them
+        self.skipped_steps = _zero("skipped_steps", ms.int32)
+        self.skipped_in_a_row = _zero("skipped_in_a_row", ms.int32)
+
+    def construct(self, loss: Tensor, updated: Tensor) -> None:
+        """Takes a step in: its loss, and whether it has updated the weights (a bool)."""
+        update = updated.astype(ms.int32)
+        ops.assign_add(self.loss_sum, ops.select(updated, loss, ops.zeros_like(loss)))
+        ops.assign_add(self.updates, update)
+        ops.assign_add(self.skipped_steps, 1 - update)
+        ops.assign(self.skipped_in_a_row, (self.skipped_in_a_row + 1) * (1 - update))
+
+    def take_mean_loss(self) -> float:
+        """Mean loss of the updates since the last call; NaN if there were none."""
+        updates = int(self.updates.asnumpy())
+        mean = float(self.loss_sum.asnumpy()) / updates if updates else math.nan
+        for parameter in (self.loss_sum, self.updates):
+            ops.assign(parameter, ops.zeros_like(parameter))
+        return mean
+
+
+def _zero(name: str, dtype: ms.Type) -> Parameter:
+    return Parameter(Tensor(0, dtype), name=f"step_log.{name}", requires_grad=False)
+
+
 class TrainStep(nn.Cell):
     """Images N×3×H×W and labels N×H×W int32 → loss (scalar), updating the weights on the way.
 
@@ -34,7 +89,7 @@ class TrainStep(nn.Cell):
     over its part, are averaged.
 
     Args:
-        network: Images → logits N×C×H×W. Its convolutions are changed (`use_cpu_convolutions`).
+        network: Images → logits N×C×H×W.
         loss: See `src.losses`; `parts` and `divisor` let a batch be worked off in parts.
         optimizer: A MindSpore optimizer over the network's trainable parameters.
         accumulate: Parts that a batch is worked off in.
@@ -42,6 +97,9 @@ class TrainStep(nn.Cell):
         loss_scaler: For mixed precision; a step whose gradients overflow is left out.
         ema: Takes the new weights in after each update.
         world_size: Processes that work on the step together.
+        all_reduce_megabytes: Gradients are summed over the processes in messages of up to this
+            size, each gathered from as many of them as fit; None sends one message a parameter.
+        fast_convolutions: Changes the network's convolutions on the CPU (`use_cpu_convolutions`).
     """
 
     def __init__(
@@ -54,9 +112,12 @@ class TrainStep(nn.Cell):
         loss_scaler: amp.LossScaler | None = None,
         ema: ExponentialMovingAverage | None = None,
         world_size: int = 1,
+        all_reduce_megabytes: float | None = None,
+        fast_convolutions: bool = True,
     ) -> None:
         super().__init__(auto_prefix=False)
-        use_cpu_convolutions(network)
+        if fast_convolutions:
+            use_cpu_convolutions(network)
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
@@ -65,8 +126,11 @@ class TrainStep(nn.Cell):
         self.loss_scaler = loss_scaler or amp.StaticLossScaler(1)
         self.scaled = loss_scaler is not None
         self.ema = ema
+        self.log = StepLog()
         self.world_size = world_size
         self.all_reduce = ops.AllReduce() if world_size > 1 else None
+        sizes = [parameter.nbytes for parameter in optimizer.parameters]
+        self.messages = _messages(sizes, (all_reduce_megabytes or 0) * 2**20)
         running = [p for p in network.get_parameters() if p.name.endswith(_RUNNING)]
         self.statistics = ParameterTuple(running if world_size > 1 else [])
         self.map = ops.HyperMap()
@@ -107,7 +171,9 @@ class TrainStep(nn.Cell):
                 loss, gradients = self._sum_over_processes(loss, gradients)
         if self.scaled:
             return self._update_if_finite(loss, gradients)
-        return ops.depend(loss, self._update(gradients))
+        loss = ops.depend(loss, self._update(gradients))
+        self.log(loss, Tensor(True))
+        return loss
 
     def _sum_over_processes(
         self, loss: Tensor, gradients: tuple[Tensor, ...]
@@ -119,17 +185,21 @@ class TrainStep(nn.Cell):
         """
         loss = self.all_reduce(loss)
         sent, summed = loss, ()
-        for gradient in gradients[::-1]:
-            sent = self.all_reduce(ops.depend(gradient, sent))
-            summed = (sent, *summed)
+        for first, end in self.messages:
+            part = gradients[first:end]
+            if len(part) == 1:
+                sent = self.all_reduce(ops.depend(part[0], sent))
+                summed = (sent, *summed)
+            else:
+                flat = ops.concat([gradient.reshape(-1) for gradient in part])
+                sent = self.all_reduce(ops.depend(flat, sent))
+                summed = (*_split(sent, part), *summed)
         if len(self.statistics) > 0:
             flat = ops.concat([statistic.reshape(-1) for statistic in self.statistics])
             flat = self.all_reduce(ops.depend(flat, sent)) / self.world_size
-            start = 0
-            for statistic in self.statistics:
-                end = start + statistic.size
-                ops.assign(statistic, flat[start:end].reshape(statistic.shape))
-                start = end
+            means = _split(flat, self.statistics)
+            for i in range(len(self.statistics)):
+                ops.assign(self.statistics[i], means[i])
         return loss, summed
 
     def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
@@ -150,4 +220,5 @@ class TrainStep(nn.Cell):
             unscaled = self.map(ops.partial(_scale, factor), gradients)
             loss = ops.depend(loss, self._update(unscaled))
         self.loss_scaler.adjust(finite)
+        self.log(loss, finite)
         return loss

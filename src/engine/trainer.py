@@ -2,6 +2,7 @@
 
 import logging
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.loggers.base import Logger
 from src.engine.prediction import write_predictions
 from src.engine.segmenter import Segmenter
+from src.engine.sinking import SinkCallbacks, close_queue, sink_size
 from src.engine.state import FitState
 from src.engine.train_step import TrainStep
 from src.utils.console import progress
@@ -48,7 +50,7 @@ class Trainer:
         monitor_mode: "max" or "min".
         gradient_clip, accumulate: See `TrainStep`.
         save_last: Keeps the newest weights and the state that a resumed run starts from; Ctrl-C and
-            SIGTERM then wait for the end of a step (in sink mode of an epoch), and what is reached
+            SIGTERM then wait for the end of a step (with sinking of a sink), and what is reached
             there is saved.
         save_every_n_epochs: The newest state is saved after every n-th epoch, and at the end.
         save_every_n_steps: It is also saved so often within epochs; None saves at epoch ends.
@@ -57,8 +59,12 @@ class Trainer:
             `val/ema/miou` …; a `monitor` of that kind makes it the weights that are kept as best.
         log_every_n_steps: Loss, learning rate and speed are logged so often.
         amp_level: MindSpore's mixed-precision level, "O0" (float32) to "O3" or "auto".
-        loss_scaler: Made anew for a fit by this function; None scales nothing.
-        sink_mode: Feeds whole epochs to the device without returning to Python (accelerators).
+        amp_dtype: "float16", or "bfloat16", which needs no loss scaling.
+        loss_scaler: Made anew for a fit by this function, in float16; None scales nothing.
+        sink_mode: Hands several steps at a time to the device, which has a queue of its own for
+            the data: as many as divide an epoch, up to `log_every_n_steps`. What is due within
+            (logging, saving) is done at the end. Without effect on the CPU and in PyNative mode.
+        fast_convolutions, all_reduce_megabytes: See `TrainStep`.
         process_group: The processes that train together, each with batches of its own; None is one.
     """
 
@@ -82,8 +88,11 @@ class Trainer:
         ema_decay: float | None = None,
         log_every_n_steps: int = 10,
         amp_level: str = "O0",
+        amp_dtype: str = "float16",
         loss_scaler: Callable[[], ms.amp.LossScaler] | None = None,
         sink_mode: bool = False,
+        fast_convolutions: bool = True,
+        all_reduce_megabytes: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
@@ -104,8 +113,11 @@ class Trainer:
         self.ema_decay = ema_decay
         self.log_every_n_steps = log_every_n_steps
         self.amp_level = amp_level
-        self.loss_scaler = loss_scaler
+        self.amp_dtype = amp_dtype
+        self.loss_scaler = loss_scaler if amp_dtype == "float16" else None
         self.sink_mode = sink_mode
+        self.fast_convolutions = fast_convolutions
+        self.all_reduce_megabytes = all_reduce_megabytes
         self.monitors_ema = monitor.startswith("val/ema/")
         if self.monitors_ema and ema_decay is None:
             raise UserError(
@@ -118,6 +130,7 @@ class Trainer:
         self.evaluator: Evaluator | None = None
         self.checkpointing = Checkpointing()
         self._rate: Callable[[int], float] = lambda step: math.nan
+        self._sinks, self._sink_size = False, 1
 
     def __enter__(self) -> "Trainer":
         return self
@@ -132,10 +145,9 @@ class Trainer:
         return self.output_dir / "checkpoints"
 
     @property
-    def wandb_id(self) -> str | None:
-        """The id of the run in Weights & Biases, if a logger writes there."""
-        ids = (getattr(logger, "run_id", None) for logger in self.loggers)
-        return next(filter(None, ids), None)
+    def tracker_ids(self) -> dict[str, str]:
+        """The ids of the run in trackers that are on, by logger name."""
+        return {logger.name: logger.run_id for logger in self.loggers if logger.run_id}
 
     def fit(
         self,
@@ -169,7 +181,7 @@ class Trainer:
             self._rate = learning_rate
         # Each rank drops other values
         make_dropout_repeatable(network, (ms.get_seed() or 0) + self.process_group.rank * 2**31)
-        set_precision(network, self.amp_level)
+        set_precision(network, self.amp_level, self.amp_dtype)
         scaler = self.loss_scaler() if self.loss_scaler else None
         decay = self.ema_decay
         ema = None if decay is None else ExponentialMovingAverage(network, decay)
@@ -182,17 +194,18 @@ class Trainer:
             scaler,
             ema,
             self.process_group.world_size,
+            self.all_reduce_megabytes,
+            self.fast_convolutions,
         )
         processes = self.process_group.world_size
         shared = f", shared by {processes} processes" if processes > 1 else ""
         counts = (self.max_epochs, steps, batch_size, shared)
         log.info("training %d epochs of %d steps, %d images a step%s", *counts)
-        if self.sink_mode and self.save_every_n_steps:
-            log.warning(
-                "trainer.save_every_n_steps=%d has no effect: device.sink_mode=true gives the "
-                "device an epoch at a time",
-                self.save_every_n_steps,
-            )
+        compiled = ms.get_context("mode") == ms.GRAPH_MODE
+        self._sinks = self.sink_mode and compiled and ms.get_context("device_target") != "CPU"
+        self._sink_size = sink_size(steps, self.log_every_n_steps) if self._sinks else 1
+        if self._sinks:
+            log.info("device.sink_mode=true: %d steps at a time", self._sink_size)
         callbacks = [StateTracker(), *self.callbacks]
         if self.save_last:
             callbacks.append(self.checkpointing)
@@ -202,10 +215,14 @@ class Trainer:
         self.checkpointing.trainer = self
         if resume:
             self.checkpointing.restore()
+        self._check_equal_weights(network)
         guarded = self.save_last and self.process_group.is_main_process
         try:
             with self.checkpointing.guard() if guarded else nullcontext():
                 self._run(batches, callbacks, own)
+            if self.state.best:
+                for logger in self.loggers:
+                    logger.log_best(self.state.best)
         finally:
             for callback in own:
                 callback.close()
@@ -225,25 +242,70 @@ class Trainer:
                 callback.on_train_epoch_end(context)
         if epochs < self.max_epochs and state.stop_reason is None:
             batches.set_init_step(state.step)  # the pipeline skips them without reading
-            ms.train.Model(self.train_step).train(
-                self.max_epochs,
-                batches,
-                callbacks=list(callbacks),
-                dataset_sink_mode=self.sink_mode,
-                initial_epoch=epochs,
-            )
+            model = ms.train.Model(self.train_step)
+            if self._sinks:
+                self._sink(model, batches, callbacks)
+            else:
+                model.train(
+                    self.max_epochs, batches, callbacks=list(callbacks), initial_epoch=epochs
+                )
         else:
             log.info("nothing is left to train after epoch %d", state.epoch)
             for callback in own:
                 callback.on_train_end(context)
 
+    def _sink(
+        self,
+        model: ms.train.Model,
+        batches: ms.dataset.Dataset,
+        callbacks: Sequence[ms.train.Callback],
+    ) -> None:
+        state, size = self.state, self._sink_size
+        if state.step % size:  # MindSpore would feed the device from the last multiple on
+            raise UserError(
+                f"resume: the state is of step {state.step}, device.sink_mode=true goes on at "
+                f"multiples of {size} alone; set device.sink_mode=false"
+            )
+        try:
+            model.train(
+                self.max_epochs * state.steps_per_epoch // size,
+                batches,
+                callbacks=SinkCallbacks(callbacks, state.steps_per_epoch),
+                dataset_sink_mode=True,
+                sink_size=size,
+                initial_epoch=state.step // size,
+            )
+        except BaseException:
+            close_queue(batches)
+            raise
+
+    def _check_equal_weights(self, network: nn.Cell) -> None:
+        """Refuses processes that start from different weights: gradients alone are exchanged."""
+        if self.process_group.world_size == 1:
+            return
+        checksum = 0
+        for parameter in network.get_parameters():
+            checksum = zlib.crc32(parameter.asnumpy(), checksum)
+        checksums = self.process_group.gather(checksum)
+        for rank, other in enumerate(checksums):
+            if other != checksums[0]:
+                raise UserError(
+                    f"rank {rank} starts from other weights than rank 0: give all processes the "
+                    "same code, seed and files (model.weights, mindcv's downloads, the run that is "
+                    "resumed)"
+                )
+
     def learning_rate(self, step: int) -> float:
-        """The rate of a step, counted from 1."""
-        return self._rate(step - 1)
+        """The rate of the newest update at a step, counted from 1."""
+        return self._rate(max(0, step - self.state.skipped_steps - 1))
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether `step` is a multiple of `every`, or one lies in the sink that it ends."""
+        return step % every < self._sink_size
 
     def is_logged(self, step: int) -> bool:
         """Whether `step` is one whose loss is read and logged: each n-th, and an epoch's last."""
-        return step % self.log_every_n_steps == 0 or step % self.state.steps_per_epoch == 0
+        return self.is_due(self.log_every_n_steps, step) or step % self.state.steps_per_epoch == 0
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether a monitored value beats another; NaN never does, and 0.0 is a value."""

@@ -1,4 +1,4 @@
-"""Writes a network to a file for use elsewhere, and hands the file over once it is proven."""
+"""Writes a network to a file for use elsewhere; the file is kept if it computes what the network does."""
 
 import logging
 import os
@@ -73,7 +73,9 @@ class Exporter:
         )
 
     def export(self, path: Path) -> dict[str, Any]:
-        """Writes the file aside, proves it, gives it its name; returns what was compared.
+        """Writes the file aside, checks its parity with the network, gives it its name.
+
+        Returns what was compared.
 
         Raises:
             UserError: The file does not compute what the network computes, or cannot be written.
@@ -100,7 +102,7 @@ class Exporter:
             atomic_write(path, aside.rename)
         summary = self._parity_check.summary(difference)
         log.info(
-            "proven against the network on %s: largest difference %.2g, logits up to %.3g",
+            "agrees with the network on %s: largest difference %.2g, logits up to %.3g",
             ", ".join(summary["inputs"]),
             difference,
             summary["largest_logit"],

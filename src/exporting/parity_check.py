@@ -34,7 +34,7 @@ class _Case:
 
 
 class ParityCheck:
-    """The network's own answers to noise and to a drawn scene, at two sizes.
+    """Compares a file's logits with the network's, on noise and on a drawn scene, at two sizes.
 
     Attributes:
         multiple: Heights and widths that the network takes: 1, all; or multiples of 32. Of a fixed
@@ -70,7 +70,7 @@ class ParityCheck:
         self._all = [*first, *second]
         self._largest = max(float(np.abs(case.logits).max()) for case in self._all)
         if self._largest == 0:
-            log.warning("all logits are zero, as before any training: the proof says little")
+            log.warning("all logits are zero, as before any training: the comparison says little")
 
     def check(self, run: Runner, file: str, argmax: bool = False) -> float:
         """Compares a file's answers with the network's.

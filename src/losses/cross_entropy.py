@@ -6,7 +6,6 @@ from mindspore import Tensor, ops
 
 from src.losses.base import (
     SegmentationLoss,
-    at_target,
     check_classes,
     check_range,
     class_factors,
@@ -28,6 +27,7 @@ class CrossEntropy(SegmentationLoss):
         reduction: "mean", or "sum" as in the original FCN, with rates some 1e5 times smaller.
         class_weights: C factors; None weighs all classes alike.
         label_smoothing: Share of the target that is spread, 0..1.
+        one_hot: See `SegmentationLoss`.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class CrossEntropy(SegmentationLoss):
         reduction: str = "mean",
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
+        one_hot: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(one_hot)
         check_range("label_smoothing", label_smoothing, 0, 1)
         self.ignore_index = ignore_index
         self.summed = is_sum(reduction)
@@ -47,7 +48,7 @@ class CrossEntropy(SegmentationLoss):
     def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         target, weight = targets(labels, self.ignore_index)
         shifted, log_sum = softmax_terms(logits)
-        loss = log_sum - at_target(shifted, target)
+        loss = log_sum - self.at_target(shifted, target)
         if self.class_weights is not None:
             check_classes(self.class_weights, logits)
             pixel_weight = weight * ops.gather(self.class_weights, target, 0)

@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from src.losses.base import SegmentationLoss, softmax_terms, targets
+from src.losses.base import SegmentationLoss, one_hot, softmax_terms, targets
 
 
 class Dice(SegmentationLoss):
@@ -26,8 +26,7 @@ class Dice(SegmentationLoss):
         shifted, log_sum = softmax_terms(logits)
         weight = weight.expand_dims(1)
         probability = ops.exp(shifted - log_sum.expand_dims(1)) * weight
-        on, off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
-        pixels = ops.one_hot(target, logits.shape[1], on, off, axis=1) * weight
+        pixels = one_hot(target, logits.shape[1]) * weight
         overlap = (probability * pixels).sum(axis=(0, 2, 3))
         pixels = pixels.sum(axis=(0, 2, 3))
         present = (pixels > 0).astype(ms.float32)

@@ -6,7 +6,6 @@ from mindspore import Tensor, ops
 
 from src.losses.base import (
     SegmentationLoss,
-    at_target,
     check_classes,
     class_factors,
     is_sum,
@@ -27,6 +26,7 @@ class Focal(SegmentationLoss):
         alpha: One factor, or C factors by class.
         ignore_index: Label of the pixels that are left out.
         reduction: "mean" over the valid pixels, or "sum".
+        one_hot: See `SegmentationLoss`.
     """
 
     def __init__(
@@ -35,8 +35,9 @@ class Focal(SegmentationLoss):
         alpha: float | Sequence[float] = 1.0,
         ignore_index: int = 255,
         reduction: str = "mean",
+        one_hot: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(one_hot)
         if gamma < 0:
             raise UserError(f"gamma={gamma}: expected at least 0, as 2.0")
         self.gamma = gamma
@@ -49,7 +50,7 @@ class Focal(SegmentationLoss):
     def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         target, weight = targets(labels, self.ignore_index)
         shifted, log_sum = softmax_terms(logits)
-        loss = log_sum - at_target(shifted, target)
+        loss = log_sum - self.at_target(shifted, target)
         if self.by_class:
             check_classes(self.alpha, logits)
             factor = ops.gather(self.alpha, target, 0)

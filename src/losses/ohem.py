@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from src.losses.base import SegmentationLoss, at_target, check_range, softmax_terms, targets
+from src.losses.base import SegmentationLoss, check_range, softmax_terms, targets
 
 
 class Ohem(SegmentationLoss):
@@ -17,10 +17,17 @@ class Ohem(SegmentationLoss):
         thresh: Probability of the right class below which a pixel is hard, 0..1.
         min_kept: Share of the valid pixels that is kept at least, 0..1.
         ignore_index: Label of the pixels that are left out.
+        one_hot: See `SegmentationLoss`.
     """
 
-    def __init__(self, thresh: float = 0.7, min_kept: float = 0.2, ignore_index: int = 255) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        thresh: float = 0.7,
+        min_kept: float = 0.2,
+        ignore_index: int = 255,
+        one_hot: bool = False,
+    ) -> None:
+        super().__init__(one_hot)
         check_range("thresh", thresh, 0, 1)
         check_range("min_kept", min_kept, 0, 1)
         self.thresh = thresh
@@ -30,7 +37,7 @@ class Ohem(SegmentationLoss):
     def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         target, weight = targets(labels, self.ignore_index)
         shifted, log_sum = softmax_terms(logits)
-        loss = log_sum - at_target(shifted, target)
+        loss = log_sum - self.at_target(shifted, target)
         probability = ops.exp(-ops.stop_gradient(loss))
         # The cut is found by bisection: a sort of a batch's pixels takes longer on the CPU and, in
         # float32, loses precision on Ascend. 24 halvings reach float32's resolution at 1.

@@ -1,7 +1,8 @@
 """The learning rate of every step, as a table that is filled once and looked up inside the graph.
 
 A schedule is made for a run: `cosine(learning_rate=…, total_steps=…, …)`. Each begins with
-`warmup_steps` steps of linear warm-up and lays its own curve over the steps that remain.
+`warmup_steps` steps of linear warm-up, at most half of the run, and lays its own curve over the
+steps that remain.
 """
 
 import logging
@@ -123,11 +124,16 @@ def _schedule(
 ) -> Schedule:
     """Warm-up from `learning_rate / warmup_steps`, then `learning_rate` times the curve."""
     _check_positive("optimizer.learning_rate", learning_rate, "0.05")
-    if not 0 <= warmup_steps < total_steps:
-        raise UserError(
-            f"scheduler.warmup_steps={warmup_steps}: expected at least 0 and fewer than the run's "
-            f"{total_steps} steps; lower it or raise trainer.max_epochs"
+    if warmup_steps < 0:
+        raise UserError(f"scheduler.warmup_steps={warmup_steps}: expected at least 0")
+    half = total_steps // 2
+    if warmup_steps > half:
+        log.info(
+            "scheduler.warmup_steps=%d is shortened to %d, half of the run's steps",
+            warmup_steps,
+            half,
         )
+        warmup_steps = half
     warmup = np.arange(1, warmup_steps + 1) / max(warmup_steps, 1)
     after = curve(np.arange(warmup_steps, total_steps + 1, dtype=np.float64))
     return Schedule(learning_rate * np.concatenate([warmup, after]))

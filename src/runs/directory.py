@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from src.utils.versions import versions
 log = logging.getLogger(__name__)
 
 RESOLVED_CONFIG = "config.resolved.yaml"
+_ID = "_id"  # ends the keys of ids in trackers
 
 
 class RunDirectory:
@@ -73,16 +75,23 @@ class RunDirectory:
         self.update()
 
     @property
-    def wandb_id(self) -> str | None:
-        """The id of the run in Weights & Biases, if it is there."""
-        return self._summary["wandb_id"]
+    def tracker_ids(self) -> dict[str, str]:
+        """The ids of the run in trackers such as W&B, by logger name."""
+        ids = {k.removesuffix(_ID): v for k, v in self._summary.items() if k.endswith(_ID)}
+        return {name: value for name, value in ids.items() if value is not None}
+
+    def set_tracker_ids(self, ids: Mapping[str, str]) -> None:
+        """Writes ids of trackers into `summary.json`, as `wandb_id` and so on."""
+        self._summary |= {f"{name}{_ID}": value for name, value in ids.items()}
+        self.update()
 
     def _take_over(self) -> None:
         """Goes on with the summary that is there, and clears away what a kill left half-written."""
         before = read_summary(self.path)
         self._seconds_before = before.get("seconds", 0.0)
-        for key in ("best", "last", "wandb_id"):
-            self._summary[key] = before.get(key)
+        for key, value in before.items():
+            if key in ("best", "last") or key.endswith(_ID):
+                self._summary[key] = value
         changed = {
             name: f"{old} → {self._summary['versions'].get(name)}"
             for name, old in before.get("versions", {}).items()
@@ -119,9 +128,12 @@ class FollowedDirectory(RunDirectory):
         self.resumed = resumed
 
     @property
-    def wandb_id(self) -> None:
-        """The first rank alone is in Weights & Biases."""
-        return None
+    def tracker_ids(self) -> dict[str, str]:
+        """The main process alone has trackers."""
+        return {}
+
+    def set_tracker_ids(self, ids: Mapping[str, str]) -> None:
+        """The main process alone has trackers."""
 
     def update(self, **values: Any) -> None:
         """The first rank does it."""

@@ -2,12 +2,16 @@
 
 import _thread
 import logging
+import os
 import signal
+import socket
 import threading
 from types import FrameType
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 2  # seconds that a second signal waits for the main thread to come back to Python
 
 
 def take_back_sigterm() -> None:
@@ -47,20 +51,35 @@ class HeldSignals:
     Between two steps the network and everything around it belong together; inside a step they do
     not. A second signal is obeyed at once. What was held back goes to the handler that was there
     before, which raises.
+
+    Python's handlers wait until the main thread is back from a call into C++, which may take many
+    steps. A thread sees the signals meanwhile: it says that the first one has come, and ends the
+    process where the second one is not obeyed.
     """
 
     def __init__(self) -> None:
         self.held: int | None = None  # number of the signal
         self._handlers: dict[int, Any] = {}
+        self._obeyed = threading.Event()
 
     def __enter__(self) -> "HeldSignals":
         self.held = None
+        self._obeyed.clear()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._hold)
+            arrivals, self._arrived = socket.socketpair()
+            self._arrived.setblocking(False)
+            self._wakeup = signal.set_wakeup_fd(self._arrived.fileno(), warn_on_full_buffer=False)
+            threading.Thread(
+                target=self._watch, args=(arrivals,), name="signals", daemon=True
+            ).start()
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        if self._handlers:
+            signal.set_wakeup_fd(self._wakeup)
+            self._arrived.close()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if kind is None:
@@ -76,11 +95,27 @@ class HeldSignals:
             self.held = None  # this is no place where the fit could be saved
             self._raise(number)
         self.held = number
-        name = signal.Signals(number).name
-        log.warning("%s: stopping where it can be saved; once more stops at once, unsaved", name)
 
     def _raise(self, number: int) -> None:
+        self._obeyed.set()
         handler = self._handlers.get(number)
         if callable(handler):
             handler(number, None)
         raise KeyboardInterrupt
+
+    def _watch(self, arrivals: socket.socket) -> None:
+        """Sees each signal as it comes: a byte, its number; none once the `with` has ended."""
+        count = 0
+        with arrivals:
+            while number := arrivals.recv(1):
+                if number[0] not in self._handlers:
+                    continue
+                count += 1
+                name = signal.Signals(number[0]).name
+                if count == 1:
+                    log.warning(
+                        "%s: stopping where it can be saved; once more stops at once, unsaved", name
+                    )
+                elif not self._obeyed.wait(PATIENCE):
+                    log.warning("%s: stopped at once, unsaved", name)
+                    os._exit(128 + number[0])

@@ -42,10 +42,17 @@ class Pool:
     Args:
         start: Begins a job or goes on with it.
         slots: Jobs at a time.
+        find: Finds a job that a sweep which was cut off has left in a cluster's queue.
     """
 
-    def __init__(self, start: Callable[[Job], Handle], slots: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[Job], Handle],
+        slots: int,
+        find: Callable[[Job], Handle | None],
+    ) -> None:
         self._start = start
+        self._find = find
         self._slots = slots
         self._running: dict[Job, Handle] = {}
 
@@ -80,12 +87,15 @@ class Pool:
                 raise
 
     def _begin(self, job: Job, board: SweepProgress) -> None:
-        while job.is_at_work:  # a sweep that was killed may have left it behind
+        queued = self._find(job)
+        if queued is not None:
+            board.say(f"job {job.number} is still in the cluster's queue, or at work there")
+        while queued is None and job.is_at_work:  # left behind by a sweep that was killed
             board.say(f"job {job.number} is still at work in another process: waiting for it")
             time.sleep(5 * POLL_SECONDS)
         board.began(job)
         with HeldSignals():  # none may fall between a job's start and its entry here
-            self._running[job] = self._start(job)
+            self._running[job] = queued or self._start(job)
 
     def _ended(self, watcher: Watcher | None = None) -> Iterator[Job]:
         for job, handle in list(self._running.items()):
@@ -106,9 +116,9 @@ class Pool:
             len(self._running),
         )
         for sent in (number, number, signal.SIGKILL):
-            for handle in self._running.values():
-                handle.send_signal(sent)
             try:
+                for handle in self._running.values():
+                    handle.send_signal(sent)
                 while self._running:
                     for job in self._ended():
                         board.ended(job)

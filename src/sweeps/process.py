@@ -36,8 +36,10 @@ def settle(job: Job, exit_code: int, interrupted: bool) -> None:
         exit_code: Of the process, negative for a signal.
         interrupted: The sweep was told to stop.
     """
-    if job.status not in ("waiting", "running"):
+    waited = interrupted and not job.path.exists()  # in a cluster's queue
+    if waited or job.status not in ("waiting", "running"):
         return
+    job.path.mkdir(parents=True, exist_ok=True)
     reason = _reason(exit_code)
     with open(job.log_file, "a", encoding="utf-8") as file:
         file.write(f"the process ended without a word: {reason}\nits last lines:\n")

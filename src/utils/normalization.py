@@ -27,6 +27,12 @@ class Normalization:
             if len(values) != 3 or (name == "std" and min(values) <= 0):
                 kind = "positive numbers" if name == "std" else "numbers"
                 raise UserError(f"{name}={values}: expected three {kind} on the 0–255 scale")
+            if 0 < max(values) < 1 or (name == "mean" and max(values) == 1):
+                scaled = ",".join(f"{255 * v:g}" for v in values)
+                raise UserError(
+                    f"{name}={values}: on the 0–1 scale; expected that of 0–255: "
+                    f"dataset.{name}=[{scaled}]"
+                )
             object.__setattr__(self, name, values)
 
     def apply(self, image: np.ndarray) -> np.ndarray:

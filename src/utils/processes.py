@@ -8,11 +8,16 @@ import sys
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def available_cores() -> int:
-    """Cores that this process may run on; all of the machine's where the system does not tell."""
+def own_cores() -> list[int]:
+    """Numbers of the cores this process may run on; all of them where the system does not tell."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def available_cores() -> int:
+    """How many cores this process may run on."""
+    return len(own_cores())
 
 
 def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:

@@ -35,7 +35,8 @@ class Video:
             raise UserError(f"{path}: no such file")
         capture = self._open()
         self.count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if rate > 0 else 25.0  # 0 or NaN where the container tells none
         readable, _ = capture.read()
         capture.release()
         if not readable:

@@ -30,8 +30,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Window:
-    """One training window."""
+class Crop:
+    """One training crop."""
 
     name: str
     image: np.ndarray  # h×w×3 uint8 RGB, not normalised
@@ -121,36 +121,36 @@ def draw_cases(
 
 
 def draw_crops(
-    path: Path, windows: Sequence[Window], classes: Classes, heading: str, subtitle: str
+    path: Path, crops: Sequence[Crop], classes: Classes, heading: str, subtitle: str
 ) -> None:
-    """Training windows in pairs, as the network gets them and under their label's colours.
+    """Training crops in pairs, as the network gets them and under their label's colours.
 
     Padding is striped, ignored pixels are dotted.
 
     Args:
         path: The PNG.
-        windows: At least one.
+        crops: At least one.
         classes: Their names and colours.
         heading, subtitle: The two lines above.
     """
     box = (190, 190)
-    pairs = [_pair(window, classes, box) for window in windows]
+    pairs = [_pair(crop, classes, box) for crop in crops]
     widest = max(tile.shape[1] for pair in pairs for tile in pair)
     tallest = max(tile.shape[0] for pair in pairs for tile in pair)
     across = min(len(pairs), 4)
     step_x, step_y = 2 * widest + 2 + 2 * _GAP, tallest + 34
     width = max(2 * _MARGIN + across * step_x - 2 * _GAP, 560)
-    ids = {int(i) for window in windows for i in np.unique(window.label)}
+    ids = {int(i) for crop in crops for i in np.unique(crop.label)}
     entries = legend_entries(classes, ids)
     down = -(-len(pairs) // across)
     height = 80 + down * step_y + _legend_height(len(entries), width)
     sheet = _titled(width, height, heading, subtitle)
-    for index, (window, (image, labelled)) in enumerate(zip(windows, pairs, strict=True)):
+    for index, (crop, (image, labelled)) in enumerate(zip(crops, pairs, strict=True)):
         left = _MARGIN + index % across * step_x
         top = 80 + index // across * step_y
         sheet.paste(image, left, top)
         sheet.paste(labelled, left + image.shape[1] + 2, top)
-        sheet.text(window.name, left, top + image.shape[0] + 7, 8.5)
+        sheet.text(crop.name, left, top + image.shape[0] + 7, 8.5)
     _legend(sheet, entries, 80 + down * step_y)
     sheet.save(path)
 
@@ -185,14 +185,14 @@ def _tiles(case: Case, classes: Classes, box: Size) -> list[np.ndarray]:
     return [_scaled(case.image, size, smooth=True), *[_scaled(m, size) for m in maps]]
 
 
-def _pair(window: Window, classes: Classes, box: Size) -> tuple[np.ndarray, np.ndarray]:
-    size = _fitted(window.label.shape, box)
-    padding = np.zeros(window.label.shape, np.uint8)
-    for region in window.padding:
+def _pair(crop: Crop, classes: Classes, box: Size) -> tuple[np.ndarray, np.ndarray]:
+    size = _fitted(crop.label.shape, box)
+    padding = np.zeros(crop.label.shape, np.uint8)
+    for region in crop.padding:
         padding[region] = 1
     padding = _scaled(padding, size).astype(bool)
-    label = _scaled(window.label, size)
-    image = _scaled(window.image, size, smooth=True)
+    label = _scaled(crop.label, size)
+    image = _scaled(crop.image, size, smooth=True)
     labelled = overlay(image, label, classes.palette)
     y, x = np.indices(size)
     void = full_palette(classes.palette)[classes.ignore_index]

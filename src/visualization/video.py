@@ -13,6 +13,8 @@ from src.utils.errors import UserError
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
     """Writes an MPEG-4 video aside and renames it; of odd sides the last pixel is cut off.
 
+    MPEG-4 counts time in at most 65,535 units a second: other rates are rounded to what it can.
+
     If `frames` raises an error, the frames before it are kept.
 
     Raises:
@@ -20,6 +22,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     writer = None
+    rate = min(max(rate, 0.002), 65535)
+    rate = round(rate, next(digits for digits in (3, 2, 1, 0) if rate * 10**digits <= 65535))
     try:
         for frame in frames:
             if writer is None:

@@ -44,7 +44,7 @@ def test_a_limit_of_the_instruction_set_may_stand_there_though_the_package_was_i
     )
 
 
-@pytest.mark.parametrize("line", ["JUST_A_NAME", "A=two words", "1A=x", "A='open"])
+@pytest.mark.parametrize("line", ["JUST_A_NAME", "A='open"])
 def test_a_line_that_is_none_is_named(tmp_path, line):
     (tmp_path / ".env").write_text(f"\n{line}\n")
     with pytest.raises(UserError, match="line 2: .*expected NAME=value"):

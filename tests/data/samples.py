@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from src.data.preparation.conversion import prepare_split
+from src.data.preparation.labels import LabelRules
 from src.data.sources.file_lists import Sample
 from src.utils.errors import UserError
 
@@ -21,6 +22,7 @@ class ListedSource:
     class_names: tuple[str, ...] | None = None
     palette: np.ndarray | None = None
     void_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] | None = None
 
     def prepare(self) -> None: ...
 
@@ -62,7 +64,8 @@ def visible(directory: Path) -> list[str]:
 
 
 def convert(folder: Folder, out: Path, num_classes: int = 3, **more):
-    return prepare_split(folder.source, "train", out, num_classes, **more)
+    rules = LabelRules(num_classes, void_ids=folder.source.void_ids, **more)
+    return prepare_split(folder.source, "train", out, rules)
 
 
 def refusal(folder: Folder, out: Path, **more) -> str:

@@ -9,7 +9,7 @@ import pytest
 from src.data.datamodule import SegDataModule
 from src.data.sources.folder import FolderSource
 from src.utils.errors import UserError
-from src.utils.normalization import TUTORIAL_BGR
+from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
 
 COUNT = 7
 
@@ -35,8 +35,8 @@ def module(root, tmp_path, **options):
     return SegDataModule(root, FolderSource, tmp_path / "prepared", **(defaults | options))
 
 
-def epochs(data, count, **options):
-    iterator = data.train_batches(**options).create_tuple_iterator(
+def epochs(data, count, normalization=IMAGENET_RGB, **options):
+    iterator = data.train_batches(normalization, **options).create_tuple_iterator(
         num_epochs=count, output_numpy=True
     )
     return [[(images.copy(), labels.copy()) for images, labels in iterator] for _ in range(count)]
@@ -74,27 +74,35 @@ def test_a_later_start_gives_the_epochs_of_the_whole_run(root, tmp_path):
 
 
 def test_ranks_share_the_batches_of_one_process(root, tmp_path):
-    one = list(module(root, tmp_path, batch_size=4).train_batches().create_tuple_iterator())
+    one = list(
+        module(root, tmp_path, batch_size=4).train_batches(IMAGENET_RGB).create_tuple_iterator()
+    )
     two = [
-        next(iter(module(root, tmp_path).train_batches(1, 1, rank, 2).create_tuple_iterator()))
+        next(
+            iter(
+                module(root, tmp_path)
+                .train_batches(IMAGENET_RGB, 1, 1, rank, 2)
+                .create_tuple_iterator()
+            )
+        )
         for rank in range(2)
     ]
     joined = np.concatenate([images.asnumpy() for images, _ in two])
     assert np.array_equal(one[0][0].asnumpy(), joined)
     with pytest.raises(UserError, match="batch_size=2 × 4 processes.*7 samples.*to 1 or less"):
-        module(root, tmp_path).train_batches(world_size=4)
+        module(root, tmp_path).train_batches(IMAGENET_RGB, world_size=4)
 
 
 def test_accumulation_asks_for_larger_batches(root, tmp_path):
     data = module(root, tmp_path)
-    assert data.train_batches(accumulate=3).get_batch_size() == 6
+    assert data.train_batches(IMAGENET_RGB, accumulate=3).get_batch_size() == 6
     with pytest.raises(UserError, match=r"dataset.batch_size=2 × trainer.accumulate=4.*7 samples"):
-        data.train_batches(accumulate=4)
+        data.train_batches(IMAGENET_RGB, accumulate=4)
 
 
 def test_less_than_one_batch_is_an_error_that_says_how_many_there_are(root, tmp_path):
     with pytest.raises(UserError, match="split 'train' holds 7 samples.*batch_size to 7 or less"):
-        module(root, tmp_path, batch_size=8).train_batches()
+        module(root, tmp_path, batch_size=8).train_batches(IMAGENET_RGB)
 
 
 def test_more_workers_than_cores_are_cut_to_the_cores(root, tmp_path):
@@ -106,7 +114,7 @@ def test_whole_images_need_a_batch_of_one(root, tmp_path):
         module(root, tmp_path, crop_size=None)
     data = module(root, tmp_path, crop_size=None, scale_range=None, batch_size=1)
     with pytest.raises(UserError, match="set trainer.accumulate=1"):
-        data.train_batches(accumulate=2)
+        data.train_batches(IMAGENET_RGB, accumulate=2)
     shapes = {labels.shape for _, labels in epochs(data, 1)[0]}
     assert shapes == {(1, 40 + i, 50) for i in range(COUNT)}
 
@@ -122,9 +130,8 @@ def test_evaluation_samples_are_the_files_at_native_size_and_in_order(root, tmp_
 
 def test_training_follows_the_normalisation_of_the_weights(root, tmp_path):
     plain = {"scale_range": None, "flip": 0.0, "crop_size": (32, 32)}
-    rgb, bgr = module(root, tmp_path, **plain), module(root, tmp_path, **plain)
-    bgr.normalization = TUTORIAL_BGR
-    left, right = epochs(rgb, 1)[0][0][0], epochs(bgr, 1)[0][0][0]
+    data = module(root, tmp_path, **plain)
+    left, right = epochs(data, 1)[0][0][0], epochs(data, 1, TUTORIAL_BGR)[0][0][0]
     red = left[:, 0] * 58.395 + 123.675
     assert np.allclose(red, right[:, 2] * 58.395 + 123.675, atol=1e-3)
 

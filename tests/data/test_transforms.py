@@ -1,4 +1,4 @@
-"""Augmentation: one window for both, the geometry of scale-then-crop, seeded."""
+"""Augmentation: one crop for both, the geometry of scale-then-crop, seeded."""
 
 import cv2
 import numpy as np
@@ -9,6 +9,7 @@ from src.data.transforms import (
     TrainTransform,
     decode_image,
     decode_label,
+    network_input,
 )
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
@@ -16,8 +17,13 @@ from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
 PLAIN = Normalization("rgb", (0, 0, 0), (1, 1, 1))
 
 
-def transform(crop=(32, 32), scales=(1.0, 1.0), flip=0.0, augmentations=(), normalization=PLAIN):
-    return TrainTransform(crop, scales, flip, 255, augmentations, normalization)
+def transform(crop=(32, 32), scales=(1.0, 1.0), flip=0.0, augmentations=()):
+    return TrainTransform(crop, scales, flip, 255, augmentations)
+
+
+def augmented(augment, image, label, rng, normalization=PLAIN):
+    """What the network gets of a pair."""
+    return network_input(*augment(image, label, rng), normalization)
 
 
 def pair(height, width, seed=0):
@@ -32,34 +38,34 @@ def pair(height, width, seed=0):
 def test_a_window_at_scale_one_is_a_plain_crop_of_image_and_label():
     image, label = pair(50, 60)
     rng = np.random.default_rng(3)
-    window, target, padding = transform().window(image, label, rng)
+    crop, target, padding = transform()(image, label, rng)
     rng = np.random.default_rng(3)
     rng.uniform(1.0, 1.0)
     top, left = int(rng.integers(0, 19)), int(rng.integers(0, 29))
-    assert np.array_equal(window, image[top : top + 32, left : left + 32])
+    assert np.array_equal(crop, image[top : top + 32, left : left + 32])
     assert np.array_equal(target, label[top : top + 32, left : left + 32])
     assert all(target[region].size == 0 for region in padding)
 
 
 def test_a_mirrored_window_is_the_crop_reversed():
     image, label = pair(50, 60)
-    plain = transform(flip=0.0).window(image, label, np.random.default_rng(5))
-    mirrored = transform(flip=1.0).window(image, label, np.random.default_rng(5))
+    plain = transform(flip=0.0)(image, label, np.random.default_rng(5))
+    mirrored = transform(flip=1.0)(image, label, np.random.default_rng(5))
     assert np.array_equal(mirrored[0], plain[0][:, ::-1])
     assert np.array_equal(mirrored[1], plain[1][:, ::-1])
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.25, 2.0])
 def test_the_window_equals_resizing_the_whole_image_and_cropping(scale):
-    """Where the image's sides and the window's are whole pixels at both sizes."""
+    """Where the image's sides and the crop's are whole pixels at both sizes."""
     image, label = pair(60, 80)
     image = cv2.GaussianBlur(image, (0, 0), 2)
     new, crop = (int(scale * 60), int(scale * 80)), (20, 20)
-    source = int(20 / scale)  # side of the window in the image
+    source = int(20 / scale)  # side of the crop in the image
     whole = cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR)
     whole_label = cv2.resize(label, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     for seed in range(20):
-        window, target, _ = transform(crop, (scale, scale)).window(
+        found, target, _ = transform(crop, (scale, scale))(
             image, label, np.random.default_rng(seed)
         )
         rng = np.random.default_rng(seed)
@@ -67,21 +73,21 @@ def test_the_window_equals_resizing_the_whole_image_and_cropping(scale):
         top, left = (scale * int(rng.integers(side - source + 1)) for side in (60, 80))
         if top == int(top) and left == int(left):
             region = np.s_[int(top) : int(top) + 20, int(left) : int(left) + 20]
-            inside = np.s_[1:-1, 1:-1]  # at its border the window knows no further pixels
-            assert np.abs(window.astype(int) - whole[region])[inside].max() <= 1
+            inside = np.s_[1:-1, 1:-1]  # at its border the crop knows no further pixels
+            assert np.abs(found.astype(int) - whole[region])[inside].max() <= 1
             assert np.array_equal(target, whole_label[region])
             return
     raise AssertionError("no seed gave a whole offset")
 
 
 def test_scales_and_offsets_of_windows_are_spread_evenly():
-    """A ramp tells where a window lies and how large it is in the image."""
+    """A ramp tells where a crop lies and how large it is in the image."""
     ramp = np.repeat(np.arange(200, dtype=np.uint8)[None], 100, axis=0)
     image = np.stack([ramp] * 3, axis=2)
     augment = transform((50, 50), (0.5, 2.0))
     steps, middles = [], []
     for seed in range(2000):
-        row = augment.window(image, ramp, np.random.default_rng(seed))[0][25, :, 0].astype(int)
+        row = augment(image, ramp, np.random.default_rng(seed))[0][25, :, 0].astype(int)
         steps.append((row[-2] - row[1]) / 47)
         middles.append((row[0] + row[-1]) / 2)
     scales = 1 / np.array(steps)
@@ -92,9 +98,8 @@ def test_scales_and_offsets_of_windows_are_spread_evenly():
 
 def test_small_images_are_padded_below_and_right_with_void_and_zero():
     image, label = pair(20, 25)
-    planes, target = transform((32, 40), normalization=IMAGENET_RGB)(
-        image, label, np.random.default_rng(0)
-    )
+    rng = np.random.default_rng(0)
+    planes, target = augmented(transform((32, 40)), image, label, rng, IMAGENET_RGB)
     assert planes.shape == (3, 32, 40) and planes.dtype == np.float32
     assert target.dtype == np.int32
     assert (target[20:] == 255).all() and (target[:, 25:] == 255).all()
@@ -105,14 +110,15 @@ def test_small_images_are_padded_below_and_right_with_void_and_zero():
 
 def test_a_mirrored_small_image_has_its_padding_on_the_left():
     image, label = pair(20, 25)
-    _, target = transform((20, 40), flip=1.0)(image, label, np.random.default_rng(0))
+    _, target, _ = transform((20, 40), flip=1.0)(image, label, np.random.default_rng(0))
     assert (target[:, :15] == 255).all()
     assert np.array_equal(target[:, 15:], label[:, ::-1])
 
 
 def test_without_crop_size_the_scaled_image_stays_whole():
     image, label = pair(20, 30)
-    planes, target = transform(None, (2.0, 2.0))(image, label, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    planes, target = augmented(transform(None, (2.0, 2.0)), image, label, rng)
     assert planes.shape == (3, 40, 60) and target.shape == (40, 60)
     assert (target != 255).all()
 

@@ -1,5 +1,6 @@
 """The place of a process among others; what needs real ranks is in tests/integration."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 
@@ -39,12 +40,62 @@ def test_values_of_different_lengths_come_in_the_order_of_the_process_group():
     assert not wire.is_main_process
 
 
-def test_cores_are_shared_with_the_ranks_of_the_same_machine_alone(monkeypatch):
-    pair = ProcessGroup(3, 16)
-    pair.local_world_size = 8
-    monkeypatch.setattr(ranks, "_process_group", pair)
-    monkeypatch.setattr(ranks, "available_cores", lambda: 64)
-    assert ranks.share_of_cores() == 8
+def join(monkeypatch, places, target="Ascend"):
+    """Joins rank 1 of those at `places`, each (host, cores); returns what was asked for."""
+    asked = []
+
+    class Group(ProcessGroup):
+        def gather(self, value):
+            assert value == places[1]
+            return places
+
+    monkeypatch.setattr(ranks, "ProcessGroup", Group)
+    monkeypatch.setattr(ranks, "_process_group", ranks.this_process())
+    monkeypatch.setattr(ranks, "choose_device", lambda *device: asked.append(device))
+    monkeypatch.setattr(ranks.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ms.communication, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(ms.communication, "get_rank", lambda: 1)
+    monkeypatch.setattr(ms.communication, "get_group_size", lambda: len(places))
+    monkeypatch.setattr(ranks.socket, "gethostname", lambda: places[1][0])
+    monkeypatch.setattr(ranks, "own_cores", lambda: places[1][1])
+    monkeypatch.setattr(ranks, "available_cores", lambda: len(places[1][1]))
+    ranks.join(target)
+    return asked
+
+
+ALL = list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("places", "share"),
+    [
+        ([["a", ALL], ["a", ALL], ["b", ALL], ["b", ALL]], 8),  # two on a machine share its cores
+        ([["a", ALL[:8]], ["a", ALL[8:]]], 8),  # bound by msrun --bind_core: divided already
+        ([["a", ALL[:8]], ["a", ALL[8:]], ["a", ALL[8:]]], 4),
+        ([["a", ALL], ["b", ALL]], None),
+    ],
+)
+def test_cores_are_divided_among_the_ranks_that_may_run_on_them(places, share, monkeypatch):
+    monkeypatch.setenv(ranks.ROLE, "MS_WORKER")
+    join(monkeypatch, places)
+    assert ranks.share_of_cores() == share
+
+
+def test_a_rank_table_is_a_launcher_too(monkeypatch):
+    monkeypatch.delenv(ranks.ROLE, raising=False)
+    monkeypatch.setenv("RANK_TABLE_FILE", "table.json")
+    assert not ranks.is_launched()  # as platforms set it for a card alone
+    monkeypatch.setenv("RANK_SIZE", "2")
+    places = [["a", ALL], ["a", ALL]]
+    with pytest.raises(UserError, match="^RANK_ID=: expected a number beside RANK_TABLE_FILE"):
+        join(monkeypatch, places)
+    monkeypatch.setenv("RANK_ID", "1")
+    with pytest.raises(UserError, match="^DEVICE_ID="):
+        join(monkeypatch, places)
+    monkeypatch.setenv("DEVICE_ID", "5")
+    assert join(monkeypatch, places) == [("Ascend", 5), "init"]
+    with pytest.raises(UserError, match="device.target=CPU: a rank table"):
+        join(monkeypatch, places, "CPU")
 
 
 def test_joining_without_a_launcher_says_how_to_start_one(monkeypatch):

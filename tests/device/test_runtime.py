@@ -73,19 +73,19 @@ import resource
 
 import numpy as np
 
-from src.data.transforms import TrainTransform
+from src.data.transforms import TrainTransform, network_input
 from src.utils.normalization import IMAGENET_RGB
 from src.device.runtime import keep_freed_memory
 
 IMAGES, PIXELS = 20, 512 * 512
-transform = TrainTransform((512, 512), (0.5, 2.0), 0.5, 255, (), IMAGENET_RGB)
+transform = TrainTransform((512, 512), (0.5, 2.0), 0.5, 255)
 image = np.zeros((375, 500, 3), np.uint8)
 
 def share_of_pages_cleared():
     rng = np.random.default_rng(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(IMAGES):
-        transform(image, image[..., 0], rng)
+        network_input(*transform(image, image[..., 0], rng), IMAGENET_RGB)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return faults / (IMAGES * 16 * PIXELS / 4096)  # of the float32 planes and int32 labels
 

@@ -21,6 +21,11 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def started(logger, config=None):
+    logger.start(config or {}, None)
+    return logger
+
+
 def test_rows_are_on_the_disk_when_log_returns_and_new_keys_add_columns(tmp_path):
     logger = CsvLogger(tmp_path)
     logger.log({"train/loss": 2.5, "lr": 0.1}, epoch=1, step=10)
@@ -43,7 +48,7 @@ def test_a_logger_opened_again_goes_on_below_the_old_rows(tmp_path):
 
 def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close(failed=False)
     assert logger.run_id is None
@@ -51,7 +56,7 @@ def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypa
 
 def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    logger = WandbLogger(tmp_path, "project", run_config={"seed": 1})
+    logger = started(WandbLogger(tmp_path, "project"), {"seed": 1})
     assert logger.run_id
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close(failed=False)
@@ -68,7 +73,7 @@ def test_wandbs_own_variables_are_obeyed_unless_the_command_line_says_otherwise(
     wandb.teardown()  # it reads them once a process
     for arguments, project in ([], "of-env"), (["logger.wandb.project=mine"], "mine"):
         wanted = ["logger=wandb", f"output_dir={tmp_path}/run", *arguments]
-        logger = instantiate(compose_config("train", wanted).logger.wandb)
+        logger = started(instantiate(compose_config("train", wanted).logger.wandb))
         run = logger._run
         assert (run.project, run.entity, run.tags) == (project, "team", ("a", "b"))
         logger.close(failed=False)
@@ -81,7 +86,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
     label = np.array([[0, 1], [255, 1]], np.uint8)
     pred = np.array([[0, 0], [1, 1]], np.uint8)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
@@ -111,7 +116,7 @@ class Broken:
 def test_when_wandb_dies_the_run_goes_on_and_is_told_once(tmp_path, monkeypatch, caplog, first):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(logging.getLogger("src"), "propagate", True)
-    logger = WandbLogger(tmp_path, "project")
+    logger = started(WandbLogger(tmp_path, "project"))
     logger._run = Broken()
     if first == "log":
         logger.log({"train/loss": 1.0}, epoch=1, step=1)

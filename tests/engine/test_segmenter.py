@@ -137,3 +137,22 @@ def test_one_graph_serves_all_sizes():
         assert segmenter.predict(image(*size)).shape == size
     assert len(segmenter._heads) == 1
     assert len(segmenter._heads["logits"].compile_cache) == 1
+
+
+def test_images_are_padded_to_multiples_of_a_size_of_ones_choice():
+    spy = Spy()
+    segmenter = Segmenter(spy, PLAIN, pad_to=(64, 96))
+    for size in ((33, 47), (64, 96), (65, 20)):
+        picture = image(*size)
+        assert np.array_equal(segmenter.predict(picture), picture.argmax(axis=2))
+    assert spy.sizes == [(1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 128, 96)]
+    assert "(64, 96)" in segmenter.protocol["padding"]
+    with pytest.raises(UserError, match=r"inference.pad_to=\[64, 50\]"):
+        Segmenter(spy, PLAIN, pad_to=(64, 50))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_own_convolutions_of_the_cpu_can_be_switched_off(fast):
+    network = nn.Conv2d(3, 4, 3, weight_init="normal")
+    Segmenter(network, PLAIN, fast_convolutions=fast).predict(image(32, 32))
+    assert isinstance(network.conv2d, nn.Cell) is fast

@@ -95,6 +95,32 @@ def test_two_ranks_that_see_the_same_make_the_step_of_one(options, monkeypatch):
     assert np.allclose(weight, alone[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE])
+def test_gradients_share_messages_up_to_a_size(mode, monkeypatch):
+    """Three convolutions of 96, 64 and 16 bytes without bias, in the order of backward."""
+    ms.set_context(mode=mode)
+
+    class Alone(nn.Cell):
+        def construct(self, value):
+            return value
+
+    monkeypatch.setattr(ops, "AllReduce", Alone)
+    for most, messages in ((None, 3), (81 / 2**20, 2), (1.0, 1)):
+        weights = []
+        for step_messages in (None, most):
+            network = nn.SequentialCell(
+                *(nn.Conv2d(i, o, 1, weight_init="ones") for i, o in ((3, 8), (8, 2), (2, 2)))
+            )
+            optimizer = nn.SGD(network.trainable_params(), 0.1)
+            cell = TrainStep(
+                network, CrossEntropy(), optimizer, world_size=2, all_reduce_megabytes=step_messages
+            ).set_train()
+            cell(Tensor(IMAGES), Tensor(LABELS))
+            weights.append([p.asnumpy() for p in network.trainable_params()])
+        assert len(cell.messages) == messages
+        assert all(map(np.array_equal, *weights))
+
+
 def test_running_statistics_are_averaged_over_the_ranks(monkeypatch):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     # The other rank has nothing but zeros: halves are left of a loss of 0 and of the statistics
@@ -127,3 +153,11 @@ def test_an_overflowing_step_is_left_out_and_the_scale_halved():
     assert np.array_equal(weight, START)
     assert float(scaler.scale_value.asnumpy()) == 2**9
     assert np.isfinite(run(cell)[0])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_own_convolutions_of_the_cpu_can_be_switched_off(fast):
+    network = nn.Conv2d(3, 2, 3)
+    optimizer = nn.SGD(network.trainable_params(), 0.1)
+    TrainStep(network, CrossEntropy(), optimizer, fast_convolutions=fast)
+    assert isinstance(network.conv2d, nn.Cell) is fast

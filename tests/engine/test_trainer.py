@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.device.process_group import ProcessGroup
 from src.engine.callbacks.base import Callback
 from src.engine.callbacks.monitors import MetricLogger, NonFiniteGuard
 from src.engine.callbacks.progress import ProgressBar
@@ -74,14 +75,19 @@ class Scripted(Evaluator):
         return Evaluation({"miou": next(self.values)}, {}, np.zeros((2, 2)), {})
 
 
-def fit(tmp_path, callbacks, evaluator=None, rate=1.0, data=None, loggers=(), **options):
+def fit(tmp_path, callbacks, evaluator=None, rates=(), data=None, loggers=(), **options):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     ms.set_seed(1)
     network = nn.Conv2d(3, 2, 1, pad_mode="valid", has_bias=True)
-    optimizer = nn.Momentum(network.trainable_params(), rate, 0.9)
+    optimizer = nn.Momentum(network.trainable_params(), 1.0, 0.9)
     trainer = Trainer(tmp_path, callbacks, loggers, **{"max_epochs": 3, **options})
     state = trainer.fit(
-        network, CrossEntropy(), optimizer, data or batches(), evaluator, lambda step: rate
+        network,
+        CrossEntropy(),
+        optimizer,
+        data or batches(),
+        evaluator,
+        lambda step: rates[step] if rates else 1.0,
     )
     return trainer, network, state
 
@@ -174,6 +180,7 @@ def test_the_k_best_checkpoints_are_kept(tmp_path):
         Scripted([math.nan, 0.3, 0.1, 0.5, 0.2, 0.4]),
         max_epochs=6,
         keep_top_k=2,
+        save_last=False,
     )
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["epoch_004.ckpt", "epoch_006.ckpt"]
@@ -275,21 +282,55 @@ def test_a_long_epoch_is_announced_with_the_quicker_command(tmp_path, caplog):
     assert any("make demo" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize("sink", [False, True])
-def test_mixed_precision_and_sinking_reach_the_model(tmp_path, monkeypatch, sink):
-    calls = {}
-    real = ms.train.Model.train
+def overflowing(*steps, count=6):
+    """Batches of one image, infinite at some steps: the loss is NaN, too."""
+    pairs = [(np.ones((3, 8, 8), np.float32), np.zeros((8, 8), np.int32)) for _ in range(count)]
+    for step in steps:
+        pairs[step - 1][0][:] = np.inf
+    return ds.GeneratorDataset(pairs, ["images", "labels"], shuffle=False).batch(1)
 
-    def spy(self, *args, dataset_sink_mode, **kwargs):
-        calls["sink"] = dataset_sink_mode
-        calls["step"] = self._train_network
-        return real(self, *args, dataset_sink_mode=False, **kwargs)
 
-    monkeypatch.setattr(ms.train.Model, "train", spy)
-    scaler = lambda: ms.amp.DynamicLossScaler(1024, 2, 100)  # noqa: E731
-    fit(tmp_path, [], amp_level="O2", loss_scaler=scaler, sink_mode=sink, max_epochs=1)
-    assert calls["sink"] is sink
-    assert calls["step"].scaled
+SCALER = lambda: ms.amp.DynamicLossScaler(1024, 2, 100)  # noqa: E731
+
+
+def test_a_step_that_the_loss_scaler_leaves_out_is_borne_and_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("src"), "propagate", True)
+    _, network, state = fit(
+        tmp_path, [NonFiniteGuard(), MetricLogger()], data=overflowing(2, 5), max_epochs=1,
+        loggers=[CsvLogger(tmp_path)], log_every_n_steps=2, loss_scaler=SCALER, rates=[10, 11, 12, 13, 14, 15],
+    )  # fmt: skip
+    assert np.isfinite(network.weight.asnumpy()).all() and state.step == 6
+    assert "step 2: loss nan; its update was left out, the loss scale is now 512" in caplog.text
+    logged = [
+        [float(row[key]) for key in ("step", "lr", "train/loss_scale", "train/skipped_steps")]
+        for row in rows(tmp_path)
+    ]
+    # The optimizer's own count: the schedule stands still while nothing is updated
+    assert logged == [[2, 10, 512, 1], [4, 12, 512, 1], [6, 13, 256, 2]]
+    assert all(math.isfinite(float(row["train/loss"])) for row in rows(tmp_path))
+
+
+def test_a_run_that_makes_no_update_stops_and_names_the_loss_scale(tmp_path):
+    with pytest.raises(
+        UserError, match="no weight update in the 4 steps up to step 5.*scale of 64,"
+    ):
+        fit(
+            tmp_path, [NonFiniteGuard(max_skipped_steps=3)], data=overflowing(2, 3, 4, 5, 6),
+            loss_scaler=SCALER,
+        )  # fmt: skip
+
+
+def test_the_state_is_saved_after_every_nth_epoch_and_the_last(tmp_path):
+    saved = []
+
+    class Saved(Callback):
+        def on_train_epoch_begin(self, run_context):
+            path = tmp_path / "checkpoints" / "last_state.npz"
+            saved.append(int(np.load(path)["global_step"]) if path.exists() else None)
+
+    fit(tmp_path, [Saved()], max_epochs=5, save_every_n_epochs=2)  # of 4 steps
+    assert saved == [None, None, 8, 8, 16]
+    assert int(np.load(tmp_path / "checkpoints" / "last_state.npz")["global_step"]) == 20
 
 
 def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refused(tmp_path):
@@ -319,6 +360,21 @@ def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refus
     one = evaluator(Pixels())
     for _ in range(2):  # counts are cleared in between
         assert one.run(3).log_metrics("val")["val/ones"] == 1.0
-        assert one.further[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
+        assert one.extra_metrics[0].counts.tolist() == [3960, 3960]  # 40 × (32 + 33 + 34)
     with pytest.raises(UserError, match="Pixels: gives a score ones, which another"):
         evaluator(Pixels(), Pixels()).run(3)
+
+
+def test_processes_that_start_from_other_weights_are_refused(tmp_path):
+    class Pair(ProcessGroup):
+        def gather(self, value):
+            return [value, value + 1]
+
+    with pytest.raises(UserError, match="rank 1 starts from other weights than rank 0"):
+        fit(tmp_path, [], process_group=Pair(0, 2))
+
+
+def test_bfloat16_needs_no_loss_scaler(tmp_path):
+    options = {"amp_level": "O2", "loss_scaler": SCALER}
+    assert Trainer(tmp_path, **options).loss_scaler is SCALER
+    assert Trainer(tmp_path, **options, amp_dtype="bfloat16").loss_scaler is None

@@ -98,9 +98,9 @@ def stored_metadata(path):
 )
 def test_a_file_takes_any_height_width_and_number_of_images(tmp_path, make, suffix):
     network = make()
-    _, proof = export(network, tmp_path / f"net.{suffix}")
-    assert proof["inputs"][-1] == "a scene of 2×65×97"
-    images = noise(3, 3, 33, 50)  # a size that the proof did not see
+    _, parity = export(network, tmp_path / f"net.{suffix}")
+    assert parity["inputs"][-1] == "a scene of 2×65×97"
+    images = noise(3, 3, 33, 50)  # a size that the parity check did not see
     expected = network(Tensor(images)).asnumpy()
     assert expected.shape == (3, 3, 33, 50)
     np.testing.assert_allclose(
@@ -199,9 +199,9 @@ class RoundingDown(nn.Cell):
 
 
 def test_a_network_that_needs_multiples_of_32_gives_a_file_that_says_so(tmp_path):
-    metadata, proof = export(trained(FCN(RoundingDown(), 3)), tmp_path / "net.onnx")
+    metadata, parity = export(trained(FCN(RoundingDown(), 3)), tmp_path / "net.onnx")
     assert metadata["size_multiple"] == "32" and "multiples of 32;" in metadata["padding"]
-    assert proof["inputs"][-1] == "a scene of 2×96×64"
+    assert parity["inputs"][-1] == "a scene of 2×96×64"
     with pytest.raises(UserError, match=r"size=\[40,75\]: .* multiples of 32"):
         export(trained(FCN(RoundingDown(), 3)), tmp_path / "fixed.onnx", size=(40, 75))
 
@@ -216,7 +216,7 @@ def test_an_operator_without_translation_is_named(tmp_path):
         export(trained(FCN(Odd(), 3)), tmp_path / "net.onnx")
 
 
-def test_logits_that_are_not_finite_are_no_base_for_a_proof(tmp_path):
+def test_logits_that_are_not_finite_are_no_base_for_a_comparison(tmp_path):
     network = vgg()
     network.score_fr.weight.set_data(Tensor(np.full((3, 16, 1, 1), np.nan, np.float32)))
     with pytest.raises(UserError, match="not finite"):
@@ -254,6 +254,6 @@ def test_weights_alone_take_no_options():
 )
 def test_mindcv_backbones_are_exported_too(tmp_path, name, suffix):
     network = trained(FCN(MindCVBackbone(name), 3))
-    _, proof = export(network, tmp_path / f"net.{suffix}")
-    assert proof["inputs"][-1] == "a scene of 2×65×97"
-    assert proof["largest_difference"] < 1e-4 * proof["largest_logit"]
+    _, parity = export(network, tmp_path / f"net.{suffix}")
+    assert parity["inputs"][-1] == "a scene of 2×65×97"
+    assert parity["largest_difference"] < 1e-4 * parity["largest_logit"]

@@ -49,9 +49,9 @@ def test_an_example_script_repeats_the_prediction(
     printed = workshop.run(
         "export", checkpoint, f"format={format}", f'output="{file}"', f"output_dir={run}", *options
     )
-    assert "proven against the network" in printed and "Exception ignored" not in printed
+    assert "agrees with the network" in printed and "Exception ignored" not in printed
     report = json.loads((run / "export.json").read_text())
-    assert report["proof"]["largest_difference"] < report["proof"]["tolerance"]
+    assert report["parity_check"]["largest_difference"] < report["parity_check"]["tolerance"]
     assert report["metadata"]["class_names"] == '["background", "square", "disc"]'
 
     picture, expected = predicted
@@ -91,7 +91,7 @@ def test_a_run_of_an_accelerator_is_exported_without_one(workshop, checkpoint):
     (run / "config.resolved.yaml").write_text(yaml.safe_dump(config))
     best = f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
     printed = workshop.run("export", best, "format=safetensors", "output_dir=exported_of_ascend")
-    assert "proven against the network" in printed
+    assert "agrees with the network" in printed
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from PIL import Image
 
 from src.cli import build
 from src.cli.command import compose_config
+from src.data.loader import TrainSamples
 from src.preview import preview
 from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
+from src.utils.normalization import IMAGENET_RGB
 
 RED, PALETTE_1 = (200, 40, 20), (128, 0, 0)
 
@@ -47,15 +49,16 @@ def test_colours_are_true_though_the_network_takes_bgr_and_padding_is_striped(co
         assert set(np.unique(tile[60:])) == set(np.unique(tile[:, 80:])) == {205, 235}
 
 
-def test_windows_are_what_training_batches_are_made_of(config):
+def test_crops_are_what_training_batches_are_made_of(config):
     config.dataset.scale_range, config.dataset.flip = [0.5, 2.0], 0.5
     data = build.datamodule(config)
-    samples = data.train_samples()
-    keys = samples.keys(epoch=2)
+    crops = data.train_crops()
+    samples = TrainSamples(crops, IMAGENET_RGB)
+    keys = crops.keys(epoch=2)
     assert sorted(key - 2 * 3 for key in keys) == [0, 1, 2]
     for key in keys:
-        name, window, label, padding = samples.window(key)
-        planes = data.normalization.apply(window)
+        name, crop, label, padding = crops[key]
+        planes = IMAGENET_RGB.apply(crop)
         for region in padding:
             planes[(slice(None), *region)] = 0
         trained, target = samples[key]

@@ -268,3 +268,21 @@ def test_values_that_cannot_be_are_refused(build, message):
 def test_class_weights_of_the_wrong_number_are_refused(mode):
     with pytest.raises(ValueError, match="3 factors for 2 classes"):
         value(CrossEntropy(class_weights=[1, 1, 1]), pixels([0.5, 0.5]), labels_of(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one_hot: CrossEntropy(class_weights=[1.0, 2.0, 0.5], one_hot=one_hot),
+        lambda one_hot: CrossEntropy(label_smoothing=0.1, reduction="sum", one_hot=one_hot),
+        lambda one_hot: Focal(one_hot=one_hot),
+        lambda one_hot: Ohem(one_hot=one_hot),
+    ],
+)
+def test_a_product_with_one_hot_labels_gives_the_values_and_gradients_of_a_gather(make, mode):
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 255], (2, 5, 4)).astype(np.int32)
+    gathered, product = make(one_hot=False), make(one_hot=True)
+    assert value(product, logits, labels) == value(gathered, logits, labels)
+    assert np.array_equal(gradient(product, logits, labels), gradient(gathered, logits, labels))

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from src.runs.lock import LOCK
 from src.sweeps.pool import Pool, Watcher
+from src.sweeps.process import settle
 from src.sweeps.progress import newest_line
 from tests.sweeps.sweep_fixtures import finish, job
 
@@ -36,7 +37,7 @@ class Scripts:
 
 def run(root, scripts, slots=1, stop_on_error=False, watcher=None):
     jobs = [job(root, number) for number in range(len(scripts.scripts))]
-    Pool(scripts, slots).run(iter(jobs), watcher or Watcher(), stop_on_error)
+    Pool(scripts, slots, lambda job: None).run(iter(jobs), watcher or Watcher(), stop_on_error)
     return [job.status for job in jobs]
 
 
@@ -145,6 +146,51 @@ def test_a_ctrl_c_at_the_moment_of_a_start_reaches_the_job(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Struck("touch ready; exec sleep 60"))
     assert job(tmp_path, 0).summary["reason"] == "ended by SIGINT"
+
+
+def test_a_second_ctrl_c_while_the_first_is_passed_on_leaves_no_job_out(tmp_path):
+    cancelled, struck = set(), [False]
+
+    class Queued:
+        """A job on a cluster, where it takes a while to cancel one."""
+
+        def __init__(self, job):
+            self.number = job.number
+
+        def poll(self):
+            return 1 if self.number in cancelled else None
+
+        def send_signal(self, number):
+            if not struck[0]:
+                struck[0] = True
+                signal.raise_signal(signal.SIGINT)
+            cancelled.add(self.number)
+
+    def start(job):
+        if job.number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return Queued(job)
+
+    jobs = [job(tmp_path, number) for number in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        Pool(start, 2, lambda job: None).run(iter(jobs), Watcher(), False)
+    assert cancelled == {0, 1}
+
+
+def test_a_job_that_a_cluster_still_has_is_watched_and_not_begun_again(tmp_path):
+    scripts = Scripts("exit 1", says("completed"))
+    left = {0: Scripts(says("completed"))}
+    jobs = [job(tmp_path, number) for number in range(2)]
+    Pool(scripts, 1, lambda job: left[job.number](job) if job.number in left else None).run(
+        iter(jobs), Watcher(), False
+    )
+    assert scripts.begun == [1]
+    assert [one.status for one in jobs] == ["completed"] * 2
+
+
+def test_a_job_that_was_cancelled_in_the_queue_is_still_waiting(tmp_path):
+    settle(job(tmp_path), 1, interrupted=True)
+    assert job(tmp_path).status == "waiting"
 
 
 def test_the_newest_line_of_a_log_is_its_last_whole_one(tmp_path):

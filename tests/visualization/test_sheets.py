@@ -8,8 +8,8 @@ from src.visualization.sheets import (
     WRONG,
     Case,
     Classes,
+    Crop,
     Sheet,
-    Window,
     draw_cases,
     draw_crops,
     error_map,
@@ -83,7 +83,7 @@ def test_windows_show_padding_striped_ignored_dotted_and_classes_half_clear(tmp_
     label = np.zeros((190, 190), np.uint8)
     label[:50], label[50:100], label[150:] = 1, 255, 255
     padding = [(slice(150, 190), slice(None)), (slice(0, 150), slice(190, 190))]
-    draw_crops(tmp_path / "a.png", [Window("a", image, label, padding)], CLASSES, "Windows", "")
+    draw_crops(tmp_path / "a.png", [Crop("a", image, label, padding)], CLASSES, "Crops", "")
     saved = pixels(tmp_path / "a.png")
     plain, labelled = saved[80:270, 24:214], saved[80:270, 216:406]
     assert (plain[:150] == (200, 40, 20)).all()

@@ -1,6 +1,7 @@
 """Whether an image and its label can be trained on, and the bytes that go into MindRecord."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,39 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.data.preparation.labels import read_label
+from src.data.images import decode_whole_image
+from src.data.preparation.labels import Label, LabelRules, ids_of_numbers, read_label
+from src.data.preparation.problem import Problem, read_bytes
 from src.data.sources.file_lists import Sample
 from src.data.transforms import decode_label
-from src.utils.errors import UserError
 
 # 8-bit files that training decodes as they are; JPEG, PNG
 _KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _ORIENTATION = 0x0112  # EXIF: 1 is upright; 5 to 8 swap height and width
-
-
-class Problem(Exception):
-    """Why a sample cannot be trained on.
-
-    Attributes:
-        kind: One of a few phrases, by which problems are grouped.
-        file: The file's path, or what row of a MindRecord file it is.
-        detail: What was found and what was expected.
-        ids: The label ids that no class has.
-    """
-
-    def __init__(self, kind: str, file: Path | str, detail: str, ids: tuple[int, ...] = ()) -> None:
-        super().__init__(f"{file}: {kind}: {detail}")
-        self.kind, self.file, self.detail, self.ids = kind, file, detail, ids
-
-
-@dataclass(frozen=True)
-class LabelRules:
-    """How label files are read (see `read_label`), and what ids they may hold."""
-
-    num_classes: int
-    ignore_index: int = 255
-    palette: np.ndarray | None = None
-    void_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +29,7 @@ class Pair:
         label: The class ids, an 8-bit grey PNG file's bytes.
         size: Height and width of both.
         counts: Pixels of every label id, 256 int64.
+        stored: Pixels of every number in the label file, see `Label`.
         turned: The image says by EXIF that it is to be turned; it is not.
     """
 
@@ -60,6 +38,7 @@ class Pair:
     label: bytes
     size: tuple[int, int]
     counts: np.ndarray
+    stored: Mapping[int, int]
     turned: bool
 
 
@@ -71,24 +50,16 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
     Raises:
         Problem: A file is missing, empty or cannot be decoded, or the two do not fit together.
     """
-    encoded = _read(sample.image)
+    encoded = read_bytes(sample.image)
     image = _decode_image(encoded, sample.image)
     if sample.label is None:
         raise Problem("missing file", sample.image, "no label belongs to it")
-    _read(sample.label)
-    try:
-        ids = read_label(
-            sample.label, rules.palette, rules.num_classes, rules.ignore_index, rules.void_ids
-        )
-    except UserError as error:
-        detail = str(error).removeprefix(f"{sample.label}: ")
-        raise Problem("unreadable label", sample.label, detail) from error
-    turned = _is_turned(encoded)
-    counts = _check_label(ids, image.shape[:2], turned, rules, sample.label)
+    label = read_label(sample.label, rules)
+    turned = _check_size(label.ids, image.shape[:2], encoded, sample.label)
     if not encoded.startswith(_KEPT):
-        encoded = cv2.imencode(".png", image)[1].tobytes()
-    label = cv2.imencode(".png", ids)[1].tobytes()
-    return Pair(sample.name, encoded, label, ids.shape, counts, turned)
+        encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    stored = cv2.imencode(".png", label.ids)[1].tobytes()
+    return _pair(sample.name, encoded, stored, label, turned)
 
 
 def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str) -> Pair:
@@ -101,10 +72,10 @@ def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str)
     try:
         with Image.open(io.BytesIO(label)) as opened:
             mode = opened.mode
-        ids = decode_label(label)
+        numbers = decode_label(label)
     except (OSError, ValueError, SyntaxError, cv2.error):
-        mode, ids = "", None
-    if ids is None:
+        mode, numbers = "", None
+    if numbers is None:
         raise Problem("unreadable label", row, "expected the bytes of an 8-bit grey PNG")
     if mode != "L":
         raise Problem(
@@ -113,63 +84,44 @@ def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str)
             f"an image of mode {mode}, which training would read as luminance; expected class ids "
             "in an 8-bit grey PNG; convert the original files with dataset=folder",
         )
-    turned = _is_turned(data)
-    counts = _check_label(ids, image.shape[:2], turned, rules, row)
-    return Pair(name, data, label, ids.shape, counts, turned)
+    turned = _check_size(numbers, image.shape[:2], data, row)
+    return _pair(name, data, label, ids_of_numbers(numbers, rules, row), turned)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        encoded = path.read_bytes()
-    except FileNotFoundError as error:
-        raise Problem("missing file", path, "no such file") from error
-    except OSError as error:
-        raise Problem("unreadable file", path, str(error.strerror)) from error
-    if not encoded:
-        raise Problem("empty file", path, "0 bytes")
-    return encoded
+def _pair(name: str, data: bytes, encoded: bytes, label: Label, turned: bool) -> Pair:
+    counts = np.bincount(label.ids.ravel(), minlength=256)
+    return Pair(name, data, encoded, label.ids.shape, counts, label.stored, turned)
 
 
 def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise Problem("undecodable image", file, "truncated, damaged, or not an image")
-    if image.dtype != np.uint8:
-        raise Problem("undecodable image", file, f"{image.dtype} values; expected 8 bits a channel")
-    return image
+        return decode_whole_image(encoded)
+    except ValueError as error:
+        raise Problem("undecodable image", file, str(error)) from error
 
 
-def _is_turned(encoded: bytes) -> bool:
+def _orientation(encoded: bytes) -> int:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return image.getexif().get(_ORIENTATION, 1) != 1
+            return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block hinders nobody: OpenCV has decoded the image
-        return False
+        return 1
 
 
-def _check_label(
-    ids: np.ndarray, size: tuple[int, int], turned: bool, rules: LabelRules, file: Path | str
-) -> np.ndarray:
+def _check_size(ids: np.ndarray, size: tuple[int, int], encoded: bytes, file: Path | str) -> bool:
+    """Whether EXIF would turn the image, on which the label is drawn as it is stored."""
+    orientation = _orientation(encoded)
     if ids.shape != size:
         detail = f"image {size[0]}×{size[1]}, label {ids.shape[0]}×{ids.shape[1]} (height×width)"
-        if turned and ids.shape == size[::-1]:
+        if orientation >= 5 and ids.shape == size[::-1]:
             detail += "; the image is stored lying and EXIF turns it, which is not followed: turn "
             detail += "the image's pixels"
         raise Problem("sizes differ", file, detail)
-    counts = np.bincount(ids.ravel(), minlength=256)
-    allowed = np.arange(256) < rules.num_classes
-    allowed[np.arange(256) == rules.ignore_index] = True
-    bad = np.flatnonzero(counts * ~allowed)
-    if len(bad):
-        shown = ", ".join(str(i) for i in bad[:20]) + ", …" * (len(bad) > 20)
+    if orientation != 1 and (orientation < 5 or size[0] == size[1]):
         raise Problem(
-            "label ids of no class",
+            "orientation unclear",
             file,
-            f"{shown}; expected 0 to {rules.num_classes - 1} and {rules.ignore_index}",
-            tuple(bad.tolist()),
+            "EXIF turns or mirrors its image, and the label fits either way; if it is drawn on the "
+            "pixels as stored, remove the EXIF orientation, else turn the image's pixels",
         )
-    return counts
+    return orientation != 1

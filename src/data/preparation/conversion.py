@@ -15,14 +15,13 @@ import re
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
@@ -33,9 +32,11 @@ from src.data.mindrecord import (
     Row,
     write_mindrecord,
 )
-from src.data.preparation.checks import LabelRules, Pair, Problem, check_files, check_row
-from src.data.preparation.inspection import validated_samples
+from src.data.preparation.checks import Pair, check_files, check_row
+from src.data.preparation.inspection import in_order, validated_samples
 from src.data.preparation.label_statistics import LabelStatistics
+from src.data.preparation.labels import LabelRules, explain_ids
+from src.data.preparation.problem import Problem
 from src.data.sources.file_lists import Sample, few
 from src.data.sources.folder import Source
 from src.utils.errors import UserError
@@ -43,7 +44,7 @@ from src.utils.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # to be raised when the same files shall give other bytes, checks or reports
+_FORMAT = 3  # to be raised when the same files shall give other bytes, checks or reports
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,32 @@ def prepare_split(
     source: Source,
     split: str,
     directory: str | Path,
-    num_classes: int,
-    ignore_index: int = 255,
-    palette: np.ndarray | None = None,
+    rules: LabelRules,
 ) -> PreparedSplit:
     """Converts a split to MindRecord, or finds the conversion of the same files.
 
-    Files are the same by name, size and time of change, for the same `LabelRules`. A process that
-    would convert to `directory` while another does so waits for it.
+    The same are labels by path and content, images by path, size and both times of change: of
+    these, the kernel sets one at each write and rename, and no user can set it back. To read all
+    images anew would take as long as a short training at every start. A process that would
+    convert to `directory` while another does so waits for it.
 
     Args:
         source: Lists the samples; it has been prepared.
         split: Which.
         directory: Where the conversions lie.
-        num_classes, ignore_index: Label ids may be 0 to num_classes-1, and ignore_index.
-        palette: Colours of coloured label files; see `read_label`.
+        rules: How the label files are read.
 
     Raises:
         UserError: Samples cannot be trained on, the split is empty, or the disk is full.
     """
-    rules = LabelRules(num_classes, ignore_index, palette, tuple(source.void_ids))
     samples = source.samples(split)
     if not samples:
         raise UserError(f"split '{split}': no samples; expected at least one; check its list")
     twice = [name for name, count in Counter(s.name for s in samples).items() if count > 1]
     if twice:
         raise UserError(f"split '{split}': names listed twice: {few(twice)}; remove repetitions")
-    state = [(s.name, _state(s.image), s.label and _state(s.label)) for s in samples]
+    state = [(s.name, _state(s.image)) for s in samples]
+    state += in_order(_content, [s.label for s in samples if s.label])
     key = _fingerprint(rules, state)
     target = Path(directory) / f"{_file_name(split)}-{key[:12]}"
     found = _find(target, key)
@@ -97,9 +97,7 @@ def prepare_split(
     return found
 
 
-def scan_record(
-    path: str | Path, directory: str | Path, num_classes: int, ignore_index: int = 255
-) -> PreparedSplit:
+def scan_record(path: str | Path, directory: str | Path, rules: LabelRules) -> PreparedSplit:
     """Checks an existing MindRecord file, which stays where and as it is.
 
     The report is kept in `directory`, and found there while the file is unchanged.
@@ -111,7 +109,6 @@ def scan_record(
     record = MindRecordFile(path)
     if not len(record):
         raise UserError(f"{path}: no rows; expected at least one; write it again")
-    rules = LabelRules(num_classes, ignore_index)
     key = _fingerprint(rules, [_state(shard) for shard in record.shards])
     name = _file_name(path.stem)
     cache = directory / f"{name}-{key[:12]}.json"
@@ -126,9 +123,14 @@ def scan_record(
             raise Problem("damaged row", f"row {index}", "write the file again") from error
         return check_row(*row, rules, f"row {index} ({row[0]})")
 
-    statistics = LabelStatistics(path.stem, num_classes, ignore_index)
+    def explain(stored: Mapping[int, int]) -> str:
+        hint = explain_ids(stored, rules)
+        return f"convert the original files anew, by dataset=folder: {hint}" if hint else ""
+
+    statistics = LabelStatistics(path.stem, rules)
     listing = directory / f"{name}-problems.txt"
-    deque(validated_samples(check, range(len(record)), statistics, str(path), listing), maxlen=0)
+    rows = range(len(record))
+    deque(validated_samples(check, rows, statistics, str(path), listing, explain), maxlen=0)
     report = _report(statistics, key)
     try:
         write_json(cache, report)
@@ -146,14 +148,15 @@ def _convert(
     aside = target.with_name(f".{target.name}.tmp")
     data = aside / "data.mindrecord"
     check = partial(check_files, rules=rules)
-    statistics = LabelStatistics(split, rules.num_classes, rules.ignore_index)
+    statistics = LabelStatistics(split, rules)
     listing = target.with_name(f"{_file_name(split)}-problems.txt")
+    explain = partial(explain_ids, rules=rules)
     large = any(_may_be_large(sample.image) for sample in samples)
     page = LARGEST_PAGE if large else DEFAULT_PAGE
     try:
         aside.mkdir()
         with closing(
-            validated_samples(check, samples, statistics, f"split '{split}'", listing)
+            validated_samples(check, samples, statistics, f"split '{split}'", listing, explain)
         ) as pairs:
             rows = (Row(file_name=p.name, label=p.label, data=p.data) for p in pairs)
             write_mindrecord(data, rows, page)
@@ -227,7 +230,8 @@ def _find(target: Path, key: str) -> PreparedSplit | None:
 
 def _fingerprint(rules: LabelRules, state: Sequence[Any]) -> str:
     palette = None if rules.palette is None else rules.palette.tolist()
-    content = [_FORMAT, rules.num_classes, rules.ignore_index, palette, rules.void_ids, state]
+    told = (rules.num_classes, rules.ignore_index, palette, rules.void_ids, rules.ids)
+    content = [_FORMAT, told, state]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -242,13 +246,23 @@ def _may_be_large(image: Path) -> bool:
         return False
 
 
-def _state(path: Path) -> tuple[str, int, int]:
-    """Name, size and time of change; a missing file has none, the check will say so."""
+def _state(path: Path) -> tuple[str, int, int, int]:
+    """Path, size and times of change; a missing file has none, the check will say so."""
+    name = os.path.abspath(path)
     try:
         stat = path.stat()
     except OSError:
-        return path.name, 0, 0
-    return path.name, stat.st_size, stat.st_mtime_ns
+        return name, 0, 0, 0
+    return name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _content(path: Path) -> tuple[str, str]:
+    """Path and digest; a file that cannot be read has none, the check will say so."""
+    name = os.path.abspath(path)
+    try:
+        return name, hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return name, ""
 
 
 def _file_name(name: str) -> str:

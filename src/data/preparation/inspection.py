@@ -1,14 +1,14 @@
 """All samples of a split through one check: in parallel, in order, refused together."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.data.preparation.checks import Pair, Problem
+from src.data.preparation.checks import Pair
 from src.data.preparation.label_statistics import LabelStatistics
-from src.data.preparation.labels import explain_bad_ids
+from src.data.preparation.problem import Problem
 from src.data.sources.file_lists import few
 from src.utils.console import progress
 from src.utils.errors import UserError
@@ -24,6 +24,7 @@ def validated_samples(
     statistics: LabelStatistics,
     subject: str,
     listing: Path,
+    explain: Callable[[Mapping[int, int]], str],
 ) -> Iterator[Pair]:
     """Yields the checked items until one has a problem, then looks for all other problems.
 
@@ -33,11 +34,13 @@ def validated_samples(
         statistics: Counts the pairs.
         subject: What the items are called, on the screen and in the message.
         listing: The file for all problems; absent if there are none.
+        explain: Says of the pixels by number in the label files what is wrong with the numbers.
 
     Raises:
-        UserError: There were problems, or all labels are void.
+        UserError: There were problems, the numbers are ambiguous, or all labels are void.
     """
     problems: list[Problem] = []
+    stored: Counter[int] = Counter()
 
     def checked(item: Any) -> Pair | Problem:
         try:
@@ -48,16 +51,20 @@ def validated_samples(
 
     with progress() as bar:
         task = bar.add_task(subject, total=len(items))
-        for result in _in_order(checked, items):
+        for result in in_order(checked, items):
             bar.advance(task)
+            stored.update(result.stored)
             if isinstance(result, Problem):
                 problems.append(result)
             else:
                 statistics.add(result)
                 if not problems:
                     yield result
+    hint = explain(stored)
     if problems:
-        raise _refusal(problems, len(items), subject, listing)
+        raise _refusal(problems, len(items), subject, listing, hint)
+    if hint:
+        raise UserError(f"{subject}: {hint}")
     if not statistics.valid_pixels:
         raise UserError(
             f"{subject}: no label has a valid pixel, all are void; check dataset.ignore_index and "
@@ -66,14 +73,15 @@ def validated_samples(
     listing.unlink(missing_ok=True)
 
 
-def _refusal(problems: list[Problem], total: int, subject: str, listing: Path) -> UserError:
+def _refusal(
+    problems: list[Problem], total: int, subject: str, listing: Path, hint: str
+) -> UserError:
     write_text(listing, "".join(f"{problem}\n" for problem in problems))
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         name = problem.file.name if isinstance(problem.file, Path) else problem.file
         kinds.setdefault(problem.kind, []).append(name)
     groups = "; ".join(f"{kind}: {few(files, 3)}" for kind, files in kinds.items())
-    hint = explain_bad_ids({i for problem in problems for i in problem.ids})
     return UserError(
         f"{subject}: {len(problems)} of {total} samples cannot be trained on ({groups}); the "
         f"first: {problems[0]}{'; ' * bool(hint)}{hint}; mend them or leave them out; all of "
@@ -81,7 +89,7 @@ def _refusal(problems: list[Problem], total: int, subject: str, listing: Path) -
     )
 
 
-def _in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+def in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
     """Like `map`, on all cores; only a few results are held at a time."""
     workers = available_cores()
     pending: deque[Future[T]] = deque()

@@ -9,16 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from src.data.preparation.checks import Pair
+from src.data.preparation.labels import LabelRules
 from src.data.sources.file_lists import few
 
 
 class LabelStatistics:
     """Counts over the samples of a split, gathered one by one."""
 
-    def __init__(self, split: str, num_classes: int, ignore_index: int) -> None:
+    def __init__(self, split: str, rules: LabelRules) -> None:
         self._split = split
-        self._num_classes = num_classes
-        self._ignore_index = ignore_index
+        self._num_classes = rules.num_classes
+        self._ignore_index = rules.ignore_index
+        self._numbers_given = rules.ids is not None
         self._sizes: list[tuple[int, int]] = []
         self._pixels = np.zeros(256, np.int64)
         self._images = np.zeros(256, np.int64)
@@ -97,6 +99,9 @@ class LabelStatistics:
         absent = [i for i in np.flatnonzero(pixels == 0).tolist() if i != self._ignore_index]
         if absent:
             warnings.append(f"classes without a pixel: {', '.join(map(str, absent))}")
+        if absent == [0] and not self._numbers_given:
+            ids = ",".join(map(str, range(1, self._num_classes + 1)))
+            warnings.append(f"if ids start at 1, set dataset.source.ids=[{ids}]")
         return warnings
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from src.data.sources.file_lists import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
+    Entry,
     Files,
     Sample,
     few,
@@ -35,13 +36,14 @@ class Source(Protocol):
     Attributes:
         class_names: Names in the order of the ids; None if the layout does not say.
         palette: Class colours, C×3 uint8 RGB, further rows are colours of void; None takes VOC's.
-        void_ids: Label ids that mean void beside `ignore_index`; `read_label` takes them.
+        void_ids, ids: Numbers in label files that mean void, or the classes; see `LabelRules`.
         generated: True if the images are made, not photographed: ImageNet weights help little.
     """
 
     class_names: tuple[str, ...] | None
     palette: np.ndarray | None
     void_ids: tuple[int, ...]
+    ids: tuple[int, ...] | None
     generated: bool
 
     def prepare(self) -> None:
@@ -58,9 +60,9 @@ class Source(Protocol):
 class FolderSource:
     """A folder of images and a folder of label files, paired by file name without the extension.
 
-    A split is the list of its name, `ImageSets/Segmentation/<split>.txt` or `<split>.txt`, with one
-    name a line; of a line "image label", as other projects write, the image's name counts. Without
-    any list, `train` and `val` are drawn at random.
+    A split is the list of its name, `ImageSets/Segmentation/<split>.txt` or `<split>.txt`, see
+    `read_list`; or a folder of its name within that of the images, as `images/<split>`, or around
+    it, as `<split>/images`. Without any of these, `train` and `val` are drawn at random.
 
     Args:
         root: The folder; `classes.txt` in it names the classes, one a line.
@@ -69,9 +71,10 @@ class FolderSource:
         val_fraction: Part of the samples that `val` gets if there are no lists; None refuses to
             draw splits.
         split_seed: Another seed draws another `val`.
-        palette: Rows of RGB, 0–255: the colours of the classes, in coloured label files and in
-            pictures, then colours of void. None takes VOC's.
-        void_ids: Ids in the label files that mean void.
+        palette: Rows of RGB, 0–255: the colours of the classes, in label files and in pictures,
+            then colours of void. None takes VOC's, and the indices of palette images.
+        void_ids: Numbers in the label files that mean void, beside `ignore_index`.
+        ids: Those that mean the classes, in their order; None takes 0, 1, 2 …
         origin: Where to get the dataset, told when `root` is absent.
     """
 
@@ -86,6 +89,7 @@ class FolderSource:
         split_seed: int = 0,
         palette: Sequence[Sequence[int]] | None = None,
         void_ids: Sequence[int] = (),
+        ids: Sequence[int] | None = None,
         origin: str | None = None,
     ) -> None:
         if val_fraction is not None and not 0 < val_fraction < 1:
@@ -96,7 +100,8 @@ class FolderSource:
         self.image_dir, self.label_dir = image_dir, label_dir
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.palette = None if palette is None else _palette(palette)
-        self.void_ids = _ids(void_ids)
+        self.void_ids = _numbers("void_ids", void_ids)
+        self.ids = None if ids is None else _numbers("ids", ids)
         self.origin = origin
 
     @property
@@ -121,12 +126,14 @@ class FolderSource:
 
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
-        images, labels = self._images(split), self._labels(split)
+        (images, whole), (labels, _) = self._images(split), self._labels(split)
         if not images:
             raise self._no_images()
         lists = self._lists(images, split)
         if split in lists:
             return pair(self._listed(split, lists, images), images, labels, lists[split])
+        if whole:
+            return pair(list(map(Entry, images)), images, labels, self.folder)
         if lists or self.val_fraction is None or split not in ("train", "val"):
             there = ", ".join(sorted(lists)) or "none"
             raise UserError(
@@ -134,22 +141,30 @@ class FolderSource:
                 f"ImageSets/Segmentation (lists: {there}){nearest(split, lists)}; write one, a "
                 "name each line"
             )
-        return pair(self._drawn(split, images), images, labels, self.folder)
+        return pair(list(map(Entry, self._drawn(split, images))), images, labels, self.folder)
 
-    def _images(self, split: str) -> Files:
-        return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES)
+    def _images(self, split: str) -> tuple[Files, bool]:
+        return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES, split)
 
-    def _labels(self, split: str) -> Files:
+    def _labels(self, split: str) -> tuple[Files, bool]:
         usual = ("SegmentationClass", "masks", "labels", f"{split}annot")
-        return self._files("label_dir", usual, LABEL_SUFFIXES)
+        return self._files("label_dir", usual, LABEL_SUFFIXES, split)
 
-    def _files(self, key: str, usual: Sequence[str], suffixes: Sequence[str]) -> Files:
+    def _files(
+        self, key: str, usual: Sequence[str], suffixes: Sequence[str], split: str
+    ) -> tuple[Files, bool]:
+        """The files of a kind, and whether their folder is of this split alone."""
         self.prepare()
         configured = getattr(self, key)
         names = [configured] if configured else usual
         for name in names:
-            if (self.folder / name).is_dir():
-                return index_files(self.folder / name, suffixes)
+            for path, whole in (
+                (f"{name}/{split}", True),
+                (f"{split}/{name}", True),
+                (name, not configured and name.startswith(split)),
+            ):
+                if (self.folder / path).is_dir():
+                    return index_files(self.folder / path, suffixes), whole
         if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in self.folder.rglob("*")):
             raise self._no_images()
         raise UserError(
@@ -170,17 +185,25 @@ class FolderSource:
         for: an empty train.txt is a mistake to be told, not a file to be overlooked.
         """
         texts = [p for p in sorted(self.folder.glob("*.txt")) if p.name != "classes.txt"]
-        texts = [p for p in texts if p.stem == split or _begins_with(p, images)]
+        texts = [p for p in texts if p.stem == split or self._is_list(p, images)]
         texts += sorted((self.folder / "ImageSets" / "Segmentation").glob("*.txt"))
         return {path.stem: path for path in texts}
 
-    def _listed(self, split: str, lists: dict[str, Path], images: Files) -> list[str]:
-        names = read_list(lists[split], images)
+    def _is_list(self, path: Path, images: Files) -> bool:
+        try:
+            entries = read_list(path, self.folder, images)
+        except UserError:  # a note in another encoding
+            return False
+        return any(entry.image or entry.name in images for entry in entries[:1])
+
+    def _listed(self, split: str, lists: dict[str, Path], images: Files) -> list[Entry]:
+        entries = read_list(lists[split], self.folder, images)
         if split == "train" and "val" in lists:
-            shared = set(names).intersection(read_list(lists["val"], images))
+            names = {entry.name for entry in read_list(lists["val"], self.folder, images)}
+            shared = names.intersection(entry.name for entry in entries)
             if shared:
                 log.warning("%s: in train and in val: %s", self.folder, few(shared))
-        return names
+        return entries
 
     def _drawn(self, split: str, images: Files) -> list[str]:
         # Ordered by digest, most samples keep their split when others are added
@@ -188,6 +211,11 @@ class FolderSource:
             return hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
 
         names = sorted(images, key=digest)
+        if len(names) < 2:
+            raise UserError(
+                f"{self.folder}: {len(names)} image, which cannot be split into train and val; "
+                "add images, two at least, or write train.txt and val.txt, a name each line"
+            )
         count = max(1, round(self.val_fraction * len(names)))
         log.info(
             "%s has no split lists: %d train and %d val samples drawn (split_seed=%d, "
@@ -201,19 +229,14 @@ class FolderSource:
         return names[:count] if split == "val" else names[count:]
 
 
-def _begins_with(path: Path, images: Files) -> bool:
-    try:
-        return any(name in images for name in read_list(path, images)[:1])
-    except UserError:  # a note in another encoding
-        return False
-
-
-def _ids(values: Sequence[int]) -> tuple[int, ...]:
+def _numbers(key: str, values: Sequence[int]) -> tuple[int, ...]:
     listed = isinstance(values, Sequence) and not isinstance(values, str)
-    if not listed or not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+    if not listed or not all(isinstance(v, int) and 0 <= v <= 65535 for v in values):
         raise UserError(
-            f"dataset.source.void_ids={values}: expected a list of ids 0–255, such as [11]"
+            f"dataset.source.{key}={values}: expected a list of numbers 0–65535, such as [11]"
         )
+    if len(set(values)) < len(values):
+        raise UserError(f"dataset.source.{key}={values}: a number stands twice; remove one")
     return tuple(values)
 
 

@@ -26,6 +26,7 @@ class RecordSource:
     class_names: tuple[str, ...] | None = None
     palette: np.ndarray | None = None
     void_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] | None = None
     generated = False
 
     def __init__(self, root: str | Path, val_file: str | Path | None = None) -> None:

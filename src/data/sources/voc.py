@@ -7,6 +7,7 @@ from src.data.fetch.archive import fetch_dataset
 from src.data.sources.file_lists import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
+    Entry,
     Files,
     Sample,
     few,
@@ -98,17 +99,20 @@ class VocAugSource(VocSource):
         voc_train = {sample.name for sample in super().samples("train")}
         val = {sample.name for sample in super().samples("val")}
         added, images, labels = self._added()
-        images = {**images, **self._images(split)}
-        labels = {**labels, **self._labels(split)}
+        images = {**images, **self._images(split)[0]}
+        labels = {**labels, **self._labels(split)[0]}
         own = self._lists(images, "trainaug").get("trainaug")
-        names = read_list(own, images) if own else sorted((voc_train | added) - val)
-        shared = val.intersection(names)
+        if own:
+            entries = read_list(own, self.folder, images)
+        else:
+            entries = list(map(Entry, sorted((voc_train | added) - val)))
+        shared = val.intersection(entry.name for entry in entries)
         if shared:
             raise UserError(
                 f"{own}: lists samples of VOC's val: {few(shared)}; remove them, or scores on val "
                 "mean nothing"
             )
-        counts = (len(names), len(val))
+        counts = (len(entries), len(val))
         log.info("VOC with SBD: %d training samples, %d in val, none in both", *counts)
         if counts != _USUAL_COUNTS:
             log.warning(
@@ -117,7 +121,7 @@ class VocAugSource(VocSource):
                 *_USUAL_COUNTS,
                 *counts,
             )
-        return pair(names, images, labels, own or self.folder)
+        return pair(entries, images, labels, own or self.folder)
 
     @property
     def _converted(self) -> Path:
@@ -137,8 +141,8 @@ class VocAugSource(VocSource):
                 )
         images = index_files(folder / "img", IMAGE_SUFFIXES)
         labels = index_files(folder / "cls", (".mat",))
-        names = {name for s in ("train", "val") for name in read_list(folder / f"{s}.txt", images)}
-        return names, images, labels
+        lists = [read_list(folder / f"{s}.txt", folder, images) for s in ("train", "val")]
+        return {entry.name for entries in lists for entry in entries}, images, labels
 
 
 def _holding(name: str, root: Path, *below: str) -> Path:

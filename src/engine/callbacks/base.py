@@ -33,7 +33,6 @@ class TrainerView(Protocol):
     keep_top_k: int
     save_every_n_steps: int | None
     save_every_n_epochs: int
-    sink_mode: bool
 
     @property
     def checkpoint_dir(self) -> Path: ...
@@ -41,6 +40,8 @@ class TrainerView(Protocol):
     def log(self, metrics: dict[str, float]) -> None: ...
 
     def learning_rate(self, step: int) -> float: ...
+
+    def is_due(self, every: int, step: int) -> bool: ...
 
     def is_logged(self, step: int) -> bool: ...
 
@@ -64,7 +65,7 @@ class Callback(ms.train.Callback):
 
         on_train_begin
           on_train_epoch_begin
-            on_train_step_begin, on_train_step_end     (with data sinking: once an epoch)
+            on_train_step_begin, on_train_step_end     (with data sinking: once a sink)
           on_train_epoch_end
         on_train_end
 
@@ -94,7 +95,7 @@ class StateTracker(Callback):
     """Keeps `trainer.state` for the others; the trainer puts it first.
 
     The loss is read every step on the CPU. Elsewhere reading it makes the host wait for the
-    device, so only the steps that are logged are read.
+    device, so only the steps that are logged are read; what lies between them is summed up there.
     """
 
     def on_train_begin(self, run_context: ms.train.RunContext) -> None:
@@ -112,7 +113,14 @@ class StateTracker(Callback):
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         params = run_context.original_args()
-        state = self.trainer.state
+        state, train_step = self.trainer.state, self.trainer.train_step
         state.step = params.cur_step_num
-        if self._every_step or self.trainer.is_logged(state.step):
+        is_logged = self.trainer.is_logged(state.step)
+        if self._every_step or is_logged:
             state.loss, state.loss_step = float(params.net_outputs.asnumpy()), state.step
+            if train_step.scaled:
+                state.loss_scale = float(train_step.loss_scaler.scale_value.asnumpy())
+                state.skipped_steps = int(train_step.log.skipped_steps.asnumpy())
+                state.skipped_in_a_row = int(train_step.log.skipped_in_a_row.asnumpy())
+        if is_logged:
+            state.mean_loss = train_step.log.take_mean_loss()

@@ -53,14 +53,17 @@ class ProgressBar(Callback):
 
     def on_train_epoch_begin(self, run_context: ms.train.RunContext) -> None:
         self._epoch_began = (self.trainer.state.step, time.perf_counter())
+        if self._first is not None and not self._announced:  # a validation lies between
+            self._first = self._epoch_began
 
     def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
         state = self.trainer.state
         now = self._step_ended = time.perf_counter()
         if self._first is None:
-            self._first = (state.step, now)
-            self._epoch_began = self._first
-            log.info("first step done after %.0f s", now - self._began)
+            made = state.step - self._epoch_began[0]
+            first = "first step" if made == 1 else f"first {made} steps"
+            self._epoch_began = self._first = (state.step, now)
+            log.info("%s done after %.0f s", first, now - self._began)
         elif not self._announced and (state.step - self._first[0] >= 3 or self._epoch_is_over()):
             self._announced = True
             self._announce((now - self._first[1]) / (state.step - self._first[0]))

@@ -1,20 +1,41 @@
 """What receives the scalars, figures and tables of a run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from src.utils.errors import error_summary
 from src.visualization.sheets import Case
 
 log = logging.getLogger(__name__)
 
 
-class Logger(Protocol):
-    """Receives scalars by log key (`train/loss`, `val/miou`, `lr`)."""
+class Logger:
+    """Receives what a run logs. A logger of one's own needs `log` alone.
 
-    def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
-        """Takes the scalars of one step (from 1) of one epoch (from 1)."""
+    Attributes:
+        name: By which `summary.json` has its `run_id`, as `<name>_id`; None for one without an id.
+        run_id: What a resumed run is given to go on with the same record; None while it is off.
+    """
+
+    name: str | None = None
+    run_id: str | None = None
+
+    def start(self, config: Mapping[str, Any], resume_id: str | None) -> None:
+        """Called once before anything is logged.
+
+        Args:
+            config: The resolved config of the run.
+            resume_id: `run_id` of the run that goes on; None for a new one.
+        """
+
+    def log(self, metrics: Mapping[str, float], epoch: int, step: int) -> None:
+        """Takes scalars by log key (`train/loss`, `val/miou`, `lr`) of one step of one epoch.
+
+        Both count from 1.
+        """
+        raise NotImplementedError
 
     def log_images(self, paths: Sequence[Path]) -> None:
         """Takes the finished figures of a run, PNG files."""
@@ -25,11 +46,61 @@ class Logger(Protocol):
     def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
         """Takes images with their labels and predictions, and what the ids in these mean."""
 
+    def log_best(self, scores: Mapping[str, float]) -> None:
+        """Takes the scores of the best validation, at the end of training."""
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs, as JSON can hold it."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Forgets what was logged after `state_dict` gave this; an empty one is the beginning."""
 
     def close(self, failed: bool) -> None:
         """Writes out what is pending; called at a run's end, whatever ended it."""
+
+
+class Tracker(Logger):
+    """A logger by a library or to a server that may fail: it never stops or stalls a run.
+
+    What fails becomes one warning, and the run goes on without this logger. Subclasses give `open`,
+    and do everything else through `send`.
+
+    Attributes:
+        title: What warnings call it.
+        repair: What a user can do when it is off from the start.
+    """
+
+    title = ""
+    repair = ""
+    _run: Any = None
+
+    def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
+        """Imports the library and returns the object that `send` hands on; see `start`."""
+        raise NotImplementedError
+
+    def start(self, config: Mapping[str, Any], resume_id: str | None) -> None:
+        try:
+            self._run = self.open(config, resume_id)
+        except Exception as error:  # libraries raise many kinds; none may reach the run
+            log.warning(
+                "%s is off for this run (%s); metrics.csv has everything. Repair: %s",
+                self.title,
+                error_summary(error) or type(error).__name__,
+                self.repair,
+            )
+
+    def send(self, action: Callable[[Any], None]) -> None:
+        """Calls `action` with what `open` returned; the tracker is given up once that fails."""
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # see `start`
+            self._run = None
+            log.warning(
+                "%s is off from here on (%s); metrics.csv goes on, and what was logged before "
+                "is kept",
+                self.title,
+                error_summary(error) or type(error).__name__,
+            )

@@ -2,18 +2,18 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from src.engine.loggers.base import Logger
 from src.utils.errors import UserError
 from src.utils.files import write_text
-from src.visualization.sheets import Case
 
 _FIRST_COLUMNS = ("epoch", "step")
 
 
-class CsvLogger:
+class CsvLogger(Logger):
     """Writes `metrics.csv`: one row a logged step or epoch, a column a key, empty where unknown.
 
     Each row is on the disk when `log` returns. A key seen for the first time adds a column.
@@ -40,15 +40,6 @@ class CsvLogger:
             raise UserError(f"{self.path}: could not be written ({error.strerror})") from error
         self._count += 1
 
-    def log_images(self, paths: Sequence[Path]) -> None:
-        """They lie in the run directory already, as what tables and masks come from does."""
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """See `log_images`."""
-
-    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
-        """See `log_images`."""
-
     def state_dict(self) -> dict[str, Any]:
         return {"columns": list(self._columns), "rows": self._count}
 
@@ -58,9 +49,6 @@ class CsvLogger:
         self._columns = list(state.get("columns", _FIRST_COLUMNS))
         if self.path.exists():
             write_text(self.path, self._table(kept))
-
-    def close(self, failed: bool) -> None:
-        """Nothing is pending: rows are written as they come."""
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.exists():

@@ -15,6 +15,7 @@ from PIL import Image
 from src.data.mindrecord import MindRecordFile
 from src.data.preparation import conversion
 from src.data.preparation.conversion import prepare_split
+from src.data.preparation.labels import LabelRules
 from src.data.transforms import decode_label
 from src.utils.errors import UserError
 from src.utils.palette import voc_palette
@@ -47,7 +48,7 @@ def test_a_conversion_is_reused_from_where_nothing_can_be_written(folder, out, m
 def test_any_change_of_the_sources_or_the_rules_converts_anew(folder, out):
     first, second = folder.add("a"), folder.add("b")
     paths = [convert(folder, out).path]
-    os.utime(first.label, ns=(0, 10**18))
+    os.utime(first.image, ns=(0, 10**18))
     paths.append(convert(folder, out).path)
     Image.fromarray(picture(6, 8, 7)).save(second.image)
     paths.append(convert(folder, out).path)
@@ -96,7 +97,7 @@ def test_an_empty_split_and_names_listed_twice_are_refused(folder, out):
 
 def test_a_split_may_have_a_name_that_no_file_can_have(folder, out):
     folder.add("a")
-    prepared = prepare_split(folder.source, "lists/my split", out, 3)
+    prepared = prepare_split(folder.source, "lists/my split", out, LabelRules(3))
     assert prepared.path.parent.name.startswith("lists_my_split-")
     assert prepared.report["split"] == "lists/my split"
 
@@ -124,14 +125,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from src.data.preparation import conversion
 from src.data.preparation import inspection
+from src.data.preparation.labels import LabelRules
 from src.data.sources.file_lists import Sample
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 out, files, before = json.loads(sys.argv[1])
 samples = [Sample(name, Path(image), Path(label)) for name, image, label in files]
 exec(before)
-source = SimpleNamespace(void_ids=(), samples=lambda split: samples)
-conversion.prepare_split(source, "train", out, 3)
+source = SimpleNamespace(samples=lambda split: samples)
+conversion.prepare_split(source, "train", out, LabelRules(3))
 """
 
 
@@ -160,7 +162,7 @@ def test_a_conversion_killed_before_its_end_is_never_reused(folder, out):
 def test_two_processes_at_once_convert_once(folder, out):
     for i in range(3):
         folder.add(f"s{i}")
-    slow = "inspection._in_order = lambda f, items: time.sleep(1.5) or map(f, items)"
+    slow = "inspection.in_order = lambda f, items: time.sleep(1.5) or map(f, items)"
     processes = [start(folder, out, slow) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0].strip() for process in processes]
     waited, converted = sorted(outputs)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from src.data.preparation.labels import explain_bad_ids, read_label
+from src.data.preparation.labels import LabelRules, explain_ids, read_label
 from src.utils.errors import UserError
 from src.utils.palette import voc_palette
 

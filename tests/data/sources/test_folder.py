@@ -174,7 +174,12 @@ def test_an_empty_list_and_too_few_images_to_split_are_refused(tmp_path):
     write(tmp_path / "beside/train.txt", "")
     refused(FolderSource(tmp_path / "beside"), "train", "train.txt: no sample in it")
     make(tmp_path / "single", ["a"])
-    refused(FolderSource(tmp_path / "single"), "train", "single: no sample in it")
+    refused(
+        FolderSource(tmp_path / "single"),
+        "train",
+        "single: 1 image, which cannot be split",
+        "two at least",
+    )
 
 
 def test_missing_files_of_a_list_are_named_and_counted(tmp_path):
@@ -198,7 +203,7 @@ def test_stems_that_two_files_share_are_refused(tmp_path):
     refused(
         FolderSource(tmp_path),
         "train",
-        "image files that differ in the extension alone: a.jpg, a.png",
+        "image files that differ in the extension or the Unicode form alone: a.jpg, a.png",
     )
 
 
@@ -233,9 +238,9 @@ def test_a_palette_is_rows_of_distinct_colours(tmp_path):
         FolderSource(tmp_path, palette=[[1, 2, 3], [0, 0, 0], [1, 2, 3]])
 
 
-@pytest.mark.parametrize("ids", [11, "11", [256], ["11"]])
+@pytest.mark.parametrize("ids", [11, "11", [65536], ["11"]])
 def test_void_ids_are_a_list_of_ids(tmp_path, ids):
-    with pytest.raises(UserError, match="expected a list of ids 0–255"):
+    with pytest.raises(UserError, match="expected a list of numbers 0–65535"):
         FolderSource(tmp_path, void_ids=ids)
 
 

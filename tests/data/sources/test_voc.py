@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from src.data.preparation.labels import read_label
+from src.data.preparation.labels import LabelRules, read_label
 from src.data.sources.voc import SBD_CHECKSUM, VOC_CHECKSUM, VocAugSource, VocSource
 from src.utils.errors import UserError
 
@@ -103,7 +103,7 @@ def test_training_takes_all_of_sbd_but_vocs_val(roots, split):
     voc, sbd = roots[0] / "VOCdevkit/VOC2012", roots[1] / "benchmark_RELEASE/dataset"
     assert files["t1"] == (voc / "JPEGImages/t1.jpg", voc / "SegmentationClass/t1.png")
     assert files["s3"] == (sbd / "img/s3.jpg", sbd / "cls/s3.mat")
-    assert read_label(files["s3"][1]).tolist() == [[7, 7, 7], [7, 7, 7]]
+    assert read_label(files["s3"][1], LabelRules(21)).ids.tolist() == [[7, 7, 7], [7, 7, 7]]
 
 
 @pytest.mark.slow
@@ -150,8 +150,15 @@ def test_other_splits_are_vocs(roots):
 
 def test_a_users_trainaug_list_has_precedence(roots):
     path = roots[0] / "VOCdevkit/VOC2012/ImageSets/Segmentation/trainaug.txt"
-    write_list(path, ["/JPEGImages/t1.jpg /SegmentationClassAug/t1.png", "s3"])
-    assert names(VocAugSource(*roots).samples("train")) == ["s3", "t1"]
+    write_list(path, ["/JPEGImages/t1.jpg /SegmentationClassTuned/t1.png", "s3"])
+    with pytest.raises(
+        UserError, match="lists a label /SegmentationClassTuned/t1.png, which is not"
+    ):
+        VocAugSource(*roots).samples("train")
+    tuned = roots[0] / "VOCdevkit/VOC2012/SegmentationClassTuned/t1.png"
+    touch(tuned)
+    samples = VocAugSource(*roots).samples("train")
+    assert names(samples) == ["s3", "t1"] and samples[1].label == tuned
 
 
 def test_a_users_list_that_overlaps_val_is_refused(roots):
