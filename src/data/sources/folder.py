@@ -127,8 +127,6 @@ class FolderSource:
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
         (images, whole), (labels, _) = self._images(split), self._labels(split)
-        if not images:
-            raise self._no_images()
         lists = self._lists(images, split)
         if split in lists:
             return pair(self._listed(split, lists, images), images, labels, lists[split])
@@ -165,17 +163,15 @@ class FolderSource:
             ):
                 if (self.folder / path).is_dir():
                     return index_files(self.folder / path, suffixes), whole
-        if not any(p.suffix.lower() in IMAGE_SUFFIXES for p in self.folder.rglob("*")):
-            raise self._no_images()
+        there = {path.suffix.lower() for path in self.folder.rglob("*")}
+        if not configured and there.isdisjoint(IMAGE_SUFFIXES):
+            raise UserError(
+                f"dataset.root={self.folder}: holds no images; give the folder of a dataset, with "
+                "images/ and masks/ in it"
+            )
         raise UserError(
             f"dataset.root={self.folder}: no folder {' or '.join(names)} in it; check "
             f"dataset.root, or name the folder by dataset.source.{key}"
-        )
-
-    def _no_images(self) -> UserError:
-        return UserError(
-            f"dataset.root={self.folder}: holds no images; give the folder of a dataset, with "
-            "images/ and masks/ in it"
         )
 
     def _lists(self, images: Files, split: str) -> dict[str, Path]:

@@ -256,7 +256,7 @@ def test_a_note_in_another_encoding_beside_the_images_is_no_list(tmp_path):
     assert len(FolderSource(tmp_path).samples("train")) == 2
 
 
-@pytest.mark.parametrize("folders", [(), ("images", "masks"), ("notes",)])
+@pytest.mark.parametrize("folders", [(), ("notes",)])
 def test_a_folder_without_images_is_told_as_such(tmp_path, folders):
     for name in folders:
         touch(tmp_path / name / "read.me")
