@@ -8,6 +8,12 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed
 ARGS ?=
 
+# Extras of pyproject.toml beside test and lint: make setup EXTRAS=ascend,torch
+EXTRAS ?=
+comma := ,
+EXTRA_NAMES := $(sort $(subst $(comma), ,$(EXTRAS)))
+EXTRA_STAMP := $(addprefix $(STAMP)+,$(subst $() ,+,$(EXTRA_NAMES)))
+
 # MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
@@ -16,13 +22,19 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP)  ## Make .venv with everything but torch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS="ascend" adds what CANN needs, "torch" PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[test,lint]'
+	@touch $@
+
+$(STAMP)+%: $(STAMP)
+	@for name in $(EXTRA_NAMES); do grep -q "^$$name = \[" pyproject.toml \
+		|| { echo "EXTRAS=$(EXTRAS): pyproject.toml has no extra $$name"; exit 1; }; done
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
 	@touch $@
 
 DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
@@ -73,7 +85,7 @@ fix: $(STAMP)  ## Mend style and format
 lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
-		--no-annotate --no-emit-index-url --extra test --extra lint pyproject.toml -o requirements.lock
+		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -80,6 +80,17 @@ def test_the_original_fcn_is_trained_as_its_authors_did(experiment, rate, tmp_pa
     assert scales == ((0.01, 0.0001) if at_once else (1, 1))
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_summed_loss_is_not_trained_in_float16(experiment):
+    """Its gradients overflow at any loss scale, and no update would be made."""
+    cfg = compose_config("train", [f"experiment={experiment}", "device=ascend"])
+    check(cfg, compose_config("train", []))
+    if cfg.loss.get("reduction") == "sum":
+        trainer = cfg.trainer
+        assert trainer.amp_dtype == "bfloat16" or trainer.amp_level == "O0"
+        assert trainer.loss_scaler is None
+
+
 def test_each_heavy_stage_starts_from_the_one_before():
     first, second, third = map(compose, HEAVY)
     assert first.model.weights is None

@@ -33,6 +33,7 @@ from src.runs.directory import RESOLVED_CONFIG, checkpoint_at, run_directory_of
 from src.utils.console import console
 from src.utils.errors import UserError, error_summary
 from src.utils.normalization import IMAGENET_RGB, Normalization
+from src.utils.processes import default_workers
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,11 @@ def setup(cfg: DictConfig) -> None:
 
 def datamodule(cfg: DictConfig) -> SegDataModule:
     """The dataset."""
-    return instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
+    node = _without(cfg.dataset, NORMALIZATION_KEYS)
+    share = process_group.share_of_cores()
+    if node.num_workers is None and share is not None:
+        node.num_workers = default_workers(share)
+    return instantiate(node, _convert_="all")
 
 
 def resolve_classes(cfg: DictConfig, data: SegDataModule) -> DictConfig:
@@ -139,7 +144,9 @@ def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
     net = bare_network(_with_values(cfg, known))
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
-    set_precision(net, cfg.device.amp_level)  # as validation had it in training
+    set_precision(
+        net, cfg.device.amp_level, cfg.device.amp_dtype
+    )  # as validation had it in training
     net.set_train(False)
     return net, _normalization(cfg, report.normalization or _normalization_of_run(path))
 
@@ -231,7 +238,7 @@ def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer
 
 def segmenter(cfg: DictConfig, net: nn.Cell, normalization: Normalization) -> Segmenter:
     """The inference path of the network."""
-    return Segmenter(net, normalization, **OmegaConf.to_container(cfg.inference))
+    return Segmenter(net, normalization, **OmegaConf.to_container(cfg.inference, resolve=True))
 
 
 def evaluator(

@@ -163,6 +163,22 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_where_it_was(site):
     assert steps == sorted(set(steps), key=int)
 
 
+@pytest.mark.parametrize("partition", ["main", "graceful"])
+def test_a_job_that_is_preempted_saves_and_goes_on_where_it_was(site, partition):
+    sweep = site.sweep(
+        f"preempted_{partition}", f"hydra.launcher.partition={partition}", "seed=1",
+        "+callbacks.slow._target_=slow.Slow", "trainer.max_epochs=2",
+    )  # fmt: skip
+    sweep.wait(lambda: "epoch 1/2" in sweep.log(0))
+    urgent = ["--partition=urgent", f"--cpus-per-task={site.cluster.cores}", "--output=/dev/null"]
+    site.cluster.ask("sbatch", *urgent, "--wrap=sleep 1")
+    sweep.end(0)
+    log = sweep.log(0)
+    assert log.count("SIGTERM: stopping where it can be saved") == 1
+    assert "going on after step" in log and log.count("epoch 2/2 ") == 1
+    assert sweep.submissions == 1
+
+
 def test_a_cancelled_sweep_leaves_nothing_in_the_queue_and_goes_on(site):
     sweep = site.sweep(
         "cut", "+callbacks.slow._target_=slow.Slow", "seed=1,2,3,4", "trainer.max_epochs=3",
