@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-# Extras of pyproject.toml beside test and lint: make setup EXTRAS=ascend,torch
+# Extras of pyproject.toml beside test and lint: make setup EXTRAS=weights,torch
 EXTRAS ?=
 comma := ,
 EXTRA_NAMES := $(sort $(subst $(comma), ,$(EXTRAS)))
@@ -22,7 +22,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS="ascend" adds what CANN needs, "torch" PyTorch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, ascend what CANN needs, torch PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -85,7 +85,8 @@ fix: $(STAMP)  ## Mend style and format
 lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
-		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend pyproject.toml -o requirements.lock
+		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
+		pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

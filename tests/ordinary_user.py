@@ -43,7 +43,7 @@ class Account:
         done = subprocess.run(
             [*(become if IS_ROOT else []), *map(str, command)],
             cwd=self.folder,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "COLUMNS": "160", **self.variables},
+            env={"PATH": os.environ["PATH"], "COLUMNS": "160", **self.variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

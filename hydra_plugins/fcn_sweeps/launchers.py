@@ -61,7 +61,7 @@ class JobLauncher(Launcher):
         """A job that a sweep which was cut off has left in a cluster's queue."""
         return None
 
-    def shares(self, given: Collection[str]) -> list[str]:
+    def resource_overrides(self, given: Collection[str]) -> list[str]:
         """Overrides that every job gets, but for the keys that are given."""
         return []
 
@@ -76,9 +76,9 @@ class JobLauncher(Launcher):
         from src.sweeps.results import Result
 
         setup_logging()
-        root, shares = Path(self.config.hydra.sweep.dir), tuple(self.shares(()))
+        root, resources = Path(self.config.hydra.sweep.dir), tuple(self.resource_overrides(()))
         jobs = [
-            Job(number, tuple(overrides), (), root / str(number), shares)
+            Job(number, tuple(overrides), (), root / str(number), resources)
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         self.run(iter(jobs), Watcher())
@@ -125,14 +125,14 @@ class ProcessLauncher(JobLauncher):
         self._placed.append((card, handle))
         return handle
 
-    def shares(self, given: Collection[str]) -> list[str]:
+    def resource_overrides(self, given: Collection[str]) -> list[str]:
         if self.n_jobs == 1:
             return []
         workers = self.config.dataset.num_workers or default_workers(self._share())
-        shares = {"dataset.num_workers": min(workers, self._share())}
+        resources = {"dataset.num_workers": min(workers, self._share())}
         if self.config.device.threads is None:
-            shares["device.threads"] = self._share()
-        return [f"{key}={value}" for key, value in shares.items() if key not in given]
+            resources["device.threads"] = self._share()
+        return [f"{key}={value}" for key, value in resources.items() if key not in given]
 
     def _share(self) -> int:
         return max(1, available_cores() // self.n_jobs)

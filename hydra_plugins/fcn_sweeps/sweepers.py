@@ -78,7 +78,7 @@ class JobSweeper(Sweeper):
             common,
             OmegaConf.to_yaml(self.config),
             resumed=self.config.resume_sweep is not None,
-            shares=self.launcher.shares(overrides),
+            resource_overrides=self.launcher.resource_overrides(overrides),
         )
         setup_logging(directory / "sweep.log")
         log.info("a sweep, in %s: %s", directory, " ".join(sweep.common))

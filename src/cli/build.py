@@ -104,10 +104,13 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
         weights = checkpoint_at(cfg.model.weights)
         path = resolve_weights(weights, Path(cfg.paths.data_dir) / "weights")
         of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
-    elif not cfg.model.backbone.get("pretrained", False) and not generated:
+    elif cfg.model.backbone.get("pretrained", False):
+        of_weights = getattr(net.backbone, "normalization", None)
+    elif not generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (EfficientNet-Lite, "
+            "mindcv)"
         )
     freeze(net, cfg.model.get("frozen", ()))
     if cfg.model.get("frozen_norm"):

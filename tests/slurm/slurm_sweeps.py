@@ -109,7 +109,8 @@ class Sweep:
     def wait(self, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + 120
         while not condition():
-            assert time.monotonic() < until, self._screen.read_text()
+            at_work = self.process.poll() is None and time.monotonic() < until
+            assert at_work, self._screen.read_text()
             time.sleep(0.1)
 
 

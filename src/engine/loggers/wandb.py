@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.engine.loggers.base import Tracker
-from src.visualization.sheets import Case
+from src.visualization.sheets import Case, Classes
 
 
 class WandbLogger(Tracker):
@@ -85,15 +85,17 @@ class WandbLogger(Tracker):
 
         self.send(send)
 
-    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
+    def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
+        labels = {**dict(enumerate(classes.names)), classes.ignore_index: "ignored"}
+
         def send(run: Any) -> None:
             import wandb
 
             images = {}  # a key each: W&B wants one size in a list
             for number, case in enumerate(cases, 1):
                 masks = {
-                    "prediction": {"mask_data": case.pred, "class_labels": dict(labels)},
-                    "label": {"mask_data": case.label, "class_labels": dict(labels)},
+                    "prediction": {"mask_data": case.pred, "class_labels": labels},
+                    "label": {"mask_data": case.label, "class_labels": labels},
                 }
                 image = wandb.Image(case.image, masks=masks, caption=case.name)
                 images[f"{name}/{number}"] = image
