@@ -1,8 +1,8 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick soak test-slurm \
-	lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick \
+	test-user test-slurm soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m

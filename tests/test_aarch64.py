@@ -15,6 +15,4 @@ def test_each_pin_has_a_wheel_for_aarch64_but_those_of_python_sources():
     rows = table()
     built = {pin.partition("==")[0] for pin, files in rows.items() if files == SOURCE}
     assert built == BUILT
-    assert all(
-        files in (SOURCE, "any") or files.endswith("_aarch64") for files in rows.values()
-    )
+    assert all(files in (SOURCE, "any") or files.endswith("_aarch64") for files in rows.values())

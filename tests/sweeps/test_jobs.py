@@ -23,7 +23,7 @@ def test_jobs_and_what_is_common_to_them_are_remembered(tmp_path):
         ["seed=1", "model=fcn8s"], ["seed=1", "model=fcn16s"],
     ]  # fmt: skip
     assert again.jobs[1].path == tmp_path / "s" / "1"
-    assert again.jobs[1].arguments()[-1] == f"output_dir='{tmp_path}/s/1'"
+    assert again.jobs[1].arguments()[-1] == f"output_dir={tmp_path}/s/1"
 
 
 def test_a_job_that_has_begun_goes_on(tmp_path):
