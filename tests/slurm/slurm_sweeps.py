@@ -5,7 +5,6 @@ No part of the suite: pytest does not collect a file of this name unless it is a
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -48,6 +47,7 @@ class Site:
 
     def __init__(self, folder: Path, cluster: SlurmCluster) -> None:
         self.folder, self.cluster = folder, cluster
+        self.commands: list[subprocess.Popen] = []
         (folder / "slow.py").write_text(SLOW)
         self._settings = [
             "dataset=folder", f"dataset.root={make_dataset(folder / 'data')}",
@@ -81,6 +81,7 @@ class Sweep:
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
+        site.commands.append(self.process)
 
     def end(self, code: int) -> str:
         """Waits for the exit code; what was printed."""
@@ -120,6 +121,7 @@ def site() -> Iterator[Site]:
         tempfile.TemporaryDirectory(prefix="slurm-") as folder,
         SlurmCluster(Path(folder), cores=2) as cluster,
     ):
+        signal.signal(signal.SIGTERM, lambda *_: pytest.exit("SIGTERM", returncode=143))
         work = Path(folder) / "work"
         work.mkdir()
         yield Site(work, cluster)
@@ -127,10 +129,13 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def empty_queue(site) -> Iterator[None]:
-    """No test leaves a job to the next."""
+    """No test leaves a job to the next, nor a command."""
     yield
     left = site.cluster.ask("squeue", "--noheader")
-    site.cluster.ask("scancel", f"--user={os.getuid()}")
+    for command in site.commands:
+        command.kill()
+        command.wait()
+    site.cluster.cancel_all()
     assert not left
 
 
