@@ -17,7 +17,7 @@ EXTRA_STAMP := $(addprefix $(STAMP)+,$(subst $() ,+,$(EXTRA_NAMES)))
 
 # MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
 help:  ## Show this list
@@ -74,6 +74,9 @@ MINUTES ?= 20
 
 soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may be lost; MINUTES=20
 	$(RUN) tests.soak $(MINUTES)
+
+test-user: $(STAMP)  ## Whole commands as an ordinary user, in a clone with a .venv of its own
+	$(RUN) pytest tests/ordinary_user.py $(ARGS)
 
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
