@@ -1,7 +1,8 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench test test-quick soak test-slurm lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick \
+	test-user test-slurm soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -59,6 +60,9 @@ eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path
 
 bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
 	$(RUN) src.benchmark $(ARGS)
+
+check-device: $(STAMP)  ## Check a device's operations against NumPy and the CPU; ARGS="device=ascend"
+	$(RUN) src.check_device $(ARGS)
 
 test: $(STAMP)  ## All tests, about ten minutes on two cores
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
