@@ -10,7 +10,7 @@ from src.cli.command import compose_config
 from src.report.__main__ import _parse as parse_report
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "experiments/README.md"]
+DOCUMENTS = ["README.md", "docs/ascend.md", "experiments/README.md"]
 PLACEHOLDERS = {"DIR": "folder", "FILE": "file.ckpt", "RUN": "1", "…": "x"}
 
 

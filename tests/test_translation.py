@@ -1,4 +1,4 @@
-"""README.zh-CN.md says what README.md says: headings, tables, commands, code, names, figures."""
+"""A page in Chinese says what the English one says: headings, tables, commands, names, figures."""
 
 import re
 from collections import Counter
@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGLISH, CHINESE = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
-)
+PAGES = ["README", "docs/ascend"]
+
+
+def texts(page: str) -> tuple[str, str]:
+    """The page in English and in Chinese."""
+    english, chinese = (ROOT / f"{page}{end}" for end in (".md", ".zh-CN.md"))
+    return english.read_text(encoding="utf-8"), chinese.read_text(encoding="utf-8")
 
 
 def code_blocks(text: str) -> list[list[str]]:
@@ -29,21 +33,28 @@ def sections(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^(#+) .*?\n(.*?)(?=^#|\Z)", prose, re.M | re.S)
 
 
-PAIRS = list(zip(sections(ENGLISH), sections(CHINESE), strict=False))
+PAIRS = [
+    pytest.param(*pair, id=f"{page}-{number}")
+    for page in PAGES
+    for number, pair in enumerate(zip(*map(sections, texts(page)), strict=False))
+]
 
 
-def test_headings_are_as_many_and_of_the_same_levels():
-    levels = [[level for level, _ in sections(text)] for text in (ENGLISH, CHINESE)]
+@pytest.mark.parametrize("page", PAGES)
+def test_headings_are_as_many_and_of_the_same_levels(page):
+    levels = [[level for level, _ in sections(text)] for text in texts(page)]
     assert levels[0] == levels[1]
 
 
-def test_code_blocks_hold_the_same_commands_and_code():
-    assert code_blocks(CHINESE) == code_blocks(ENGLISH)
+@pytest.mark.parametrize("page", PAGES)
+def test_code_blocks_hold_the_same_commands_and_code(page):
+    english, chinese = map(code_blocks, texts(page))
+    assert chinese == english
 
 
-@pytest.mark.parametrize("number", range(len(PAIRS)))
-def test_a_section_names_the_same_things_and_its_tables_are_as_long(number):
-    (_, english), (_, chinese) = PAIRS[number]
+@pytest.mark.parametrize(("english", "chinese"), PAIRS)
+def test_a_section_names_the_same_things_and_its_tables_are_as_long(english, chinese):
+    english, chinese = english[1], chinese[1]
     names = [Counter(re.findall(r"`([^`]+)`", body)) for body in (english, chinese)]
     assert names[0] == names[1]
     rows = [re.findall(r"^\|", body, re.M) for body in (english, chinese)]
@@ -54,5 +65,16 @@ def test_a_section_names_the_same_things_and_its_tables_are_as_long(number):
     assert figures[0] == figures[1]
 
 
-def test_each_points_to_the_other():
-    assert "(README.zh-CN.md)" in ENGLISH and "(README.md)" in CHINESE
+@pytest.mark.parametrize("page", PAGES)
+def test_each_points_to_the_other(page):
+    english, chinese = texts(page)
+    name = Path(page).name
+    assert f"({name}.zh-CN.md)" in english and f"({name}.md)" in chinese
+
+
+def test_ascends_page_names_the_versions_that_mindspores_own_checker_does():
+    from mindspore import __version__
+    from mindspore.run_check._check_version import AscendEnvChecker
+
+    versions = ", ".join(f"`{version}`" for version in AscendEnvChecker(None).version)
+    assert f"| `{__version__}` | {versions} |" in texts("docs/ascend")[0]
