@@ -1,8 +1,8 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick soak test-slurm \
-	lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick coverage \
+	test-user test-slurm soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -78,7 +78,10 @@ soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
 
-lint: $(STAMP)  ## Check style and format
+coverage: $(STAMP)  ## The quick tests, and which lines of src they do not reach
+	$(RUN) pytest -n 2 --dist worksteal -m "not slow" --cov src --cov-report term-missing:skip-covered $(ARGS)
+
+lint: $(STAMP)  ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 

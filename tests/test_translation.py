@@ -1,19 +1,21 @@
-"""A page in Chinese says what the English one says: headings, tables, commands, names, figures."""
+"""A Chinese page says what the English one says: headings, tables, commands, code, names, figures."""
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README", "docs/ascend"]
+from tests import ROOT
 
-
-def texts(page: str) -> tuple[str, str]:
-    """The page in English and in Chinese."""
-    english, chinese = (ROOT / f"{page}{end}" for end in (".md", ".zh-CN.md"))
-    return english.read_text(encoding="utf-8"), chinese.read_text(encoding="utf-8")
+TRANSLATED = sorted([*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").glob("*.zh-CN.md")])
+ORIGINALS = [page.with_name(page.name.replace(".zh-CN", "")) for page in TRANSLATED]
+PAIRS = [
+    tuple(page.read_text(encoding="utf-8") for page in pair)
+    for pair in zip(ORIGINALS, TRANSLATED, strict=True)
+]
+each_page = pytest.mark.parametrize(
+    ("english", "chinese"), PAIRS, ids=[page.stem for page in ORIGINALS]
+)
 
 
 def code_blocks(text: str) -> list[list[str]]:
@@ -33,48 +35,27 @@ def sections(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^(#+) .*?\n(.*?)(?=^#|\Z)", prose, re.M | re.S)
 
 
-PAIRS = [
-    pytest.param(*pair, id=f"{page}-{number}")
-    for page in PAGES
-    for number, pair in enumerate(zip(*map(sections, texts(page)), strict=False))
-]
+@each_page
+def test_headings_are_as_many_and_of_the_same_levels(english, chinese):
+    assert [level for level, _ in sections(chinese)] == [level for level, _ in sections(english)]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_headings_are_as_many_and_of_the_same_levels(page):
-    levels = [[level for level, _ in sections(text)] for text in texts(page)]
-    assert levels[0] == levels[1]
+@each_page
+def test_code_blocks_hold_the_same_commands_and_code(english, chinese):
+    assert code_blocks(chinese) == code_blocks(english)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_code_blocks_hold_the_same_commands_and_code(page):
-    english, chinese = map(code_blocks, texts(page))
-    assert chinese == english
-
-
-@pytest.mark.parametrize(("english", "chinese"), PAIRS)
+@each_page
 def test_a_section_names_the_same_things_and_its_tables_are_as_long(english, chinese):
-    english, chinese = english[1], chinese[1]
-    names = [Counter(re.findall(r"`([^`]+)`", body)) for body in (english, chinese)]
-    assert names[0] == names[1]
-    rows = [re.findall(r"^\|", body, re.M) for body in (english, chinese)]
-    assert len(rows[0]) == len(rows[1])
-    items = [re.findall(r"^- ", body, re.M) for body in (english, chinese)]
-    assert len(items[0]) == len(items[1])
-    figures = [Counter(re.findall(r"\d+\.\d+", body)) for body in (english, chinese)]
-    assert figures[0] == figures[1]
+    for (_, one), (_, other) in zip(sections(english), sections(chinese), strict=True):
+        for pattern in (r"`([^`]+)`", r"\d+\.\d+"):  # names, figures
+            assert Counter(re.findall(pattern, other)) == Counter(re.findall(pattern, one))
+        for pattern in (r"^\|", r"^- "):  # rows, items
+            found = [len(re.findall(pattern, text, re.M)) for text in (one, other)]
+            assert found[0] == found[1], one
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_points_to_the_other(page):
-    english, chinese = texts(page)
-    name = Path(page).name
-    assert f"({name}.zh-CN.md)" in english and f"({name}.md)" in chinese
-
-
-def test_ascends_page_names_the_versions_that_mindspores_own_checker_does():
-    from mindspore import __version__
-    from mindspore.run_check._check_version import AscendEnvChecker
-
-    versions = ", ".join(f"`{version}`" for version in AscendEnvChecker(None).version)
-    assert f"| `{__version__}` | {versions} |" in texts("docs/ascend")[0]
+@pytest.mark.parametrize("number", range(len(PAIRS)), ids=[page.stem for page in ORIGINALS])
+def test_each_points_to_the_other(number):
+    english, chinese = PAIRS[number]
+    assert f"({TRANSLATED[number].name})" in english and f"({ORIGINALS[number].name})" in chinese

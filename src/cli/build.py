@@ -29,7 +29,7 @@ from src.losses import WithAuxiliary
 from src.metrics import ConfusionMatrix
 from src.models.freezing import freeze, freeze_norms
 from src.models.weights import load_weights
-from src.runs.directory import RESOLVED_CONFIG, run_directory_of
+from src.runs.directory import RESOLVED_CONFIG, checkpoint_at, run_directory_of
 from src.utils.console import console
 from src.utils.errors import UserError, error_summary
 from src.utils.normalization import IMAGENET_RGB, Normalization
@@ -101,7 +101,8 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
         synchronize_batch_norm(net)
     of_weights = None
     if cfg.model.weights is not None:
-        path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
+        weights = checkpoint_at(cfg.model.weights)
+        path = resolve_weights(weights, Path(cfg.paths.data_dir) / "weights")
         of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
     elif cfg.model.backbone.get("pretrained", False):
         of_weights = getattr(net.backbone, "normalization", None)

@@ -34,7 +34,8 @@ def find_files(path: str | Path) -> list[Path]:
     if path.is_dir():
         candidates = list(path.iterdir())
     else:
-        candidates = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        pattern = str(path).replace("[", "[[]")  # a bracket is part of a name
+        candidates = [Path(name) for name in glob.glob(pattern, recursive=True)]
         if not candidates:
             raise UserError(
                 f"input={path}: no such file; give an image, a video, a folder or a pattern"

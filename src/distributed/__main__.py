@@ -113,7 +113,7 @@ class Job:
         if self.run_file.exists():
             amend_summary(self._run_directory(), status="failed", reason=reason)
         console.print("error:", style="bold red", end=" ")
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        console.print(reason, highlight=False, soft_wrap=True)
         return 1
 
     def _keep_logs(self) -> dict[str, Path]:
@@ -150,7 +150,6 @@ def main() -> None:
         console.print(
             "expected python -m src.distributed RANKS COMMAND [overrides], COMMAND train, eval or "
             "check_device, as python -m src.distributed 2 train experiment=demo",
-            markup=False,
             highlight=False,
             soft_wrap=True,
         )

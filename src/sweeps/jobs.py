@@ -48,8 +48,8 @@ class Job:
     def arguments(self) -> list[str]:
         """The command line that begins it, or goes on with it, in its directory."""
         if self.has_begun:
-            return [f"resume='{self.path}'", *self.resource_overrides]
-        return [*self.alone(), *self.resource_overrides, f"output_dir='{self.path}'"]
+            return [f"resume={self.path}", *self.resource_overrides]
+        return [*self.alone(), *self.resource_overrides, f"output_dir={self.path}"]
 
     def alone(self) -> list[str]:
         """The command line that repeats it outside of its sweep."""

@@ -173,7 +173,7 @@ def test_classes_txt_and_configured_names_must_be_the_same(root, tmp_path):
 def test_a_folder_without_images_is_told_before_class_names_are_asked_for(tmp_path, made):
     if made:
         (tmp_path / "set").mkdir()
-    expected = "no folder JPEGImages or images or train in it" if made else "no such folder"
+    expected = "holds no images" if made else "no such folder"
     with pytest.raises(UserError, match=expected):
         module(tmp_path / "set", tmp_path, num_classes=None)
 

@@ -30,6 +30,13 @@ def test_a_file_a_folder_and_a_pattern_give_images_sorted_by_name(folder):
     assert [p.name for p in find_files(folder / "*.jp*")] == ["a.jpg", "c.jpeg"]
 
 
+def test_brackets_in_a_pattern_are_those_of_names(tmp_path):
+    folder = tmp_path / "set [1]"
+    folder.mkdir()
+    Image.fromarray(np.full((4, 5, 3), 200, np.uint8)).save(folder / "a[b].png")
+    assert find_files(folder / "a[*.png") == [folder / "a[b].png"]
+
+
 def test_nothing_found_says_what_to_give(folder, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         find_files(folder / "nothing")

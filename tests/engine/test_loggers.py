@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from PIL import Image
 
+from src.cli.command import compose_config
 from src.engine.loggers.csv import CsvLogger
 from src.engine.loggers.tensorboard import TensorBoardLogger
 from src.engine.loggers.wandb import WandbLogger
@@ -63,6 +65,24 @@ def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.close(failed=False)
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_wandbs_own_variables_are_obeyed_unless_the_command_line_says_otherwise(
+    tmp_path, monkeypatch
+):
+    wandb = pytest.importorskip("wandb")
+    variables = {"PROJECT": "of-env", "ENTITY": "team", "TAGS": "a,b", "DIR": str(tmp_path)}
+    for name, value in (variables | {"MODE": "offline"}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # it reads them once a process
+    for arguments, project in ([], "of-env"), (["logger.wandb.project=mine"], "mine"):
+        wanted = ["logger=wandb", f"output_dir={tmp_path}/run", *arguments]
+        logger = started(instantiate(compose_config("train", wanted).logger.wandb))
+        run = logger._run
+        assert (run.project, run.entity, run.tags) == (project, "team", ("a", "b"))
+        logger.close(failed=False)
+    wandb.teardown()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
 
 
 def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):

@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_nothing_behind(folder, out):
 def test_a_folder_that_cannot_be_made_is_a_user_error(folder, tmp_path):
     folder.add("a")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="not writable .*paths.data_dir"):
+    with pytest.raises(UserError, match="not writable .*dataset.prepared_dir"):
         convert(folder, tmp_path / "file" / "prepared")
 
 

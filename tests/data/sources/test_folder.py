@@ -280,3 +280,11 @@ def test_a_note_in_another_encoding_beside_the_images_is_no_list(tmp_path):
     make(tmp_path, ["a", "b", "c"])
     (tmp_path / "README.txt").write_bytes("für alle".encode("latin-1"))
     assert len(FolderSource(tmp_path).samples("train")) == 2
+
+
+@pytest.mark.parametrize("folders", [(), ("notes",)])
+def test_a_folder_without_images_is_told_as_such(tmp_path, folders):
+    for name in folders:
+        touch(tmp_path / name / "read.me")
+    with pytest.raises(UserError, match="holds no images"):
+        FolderSource(tmp_path).samples("train")
