@@ -1,0 +1,191 @@
+"""Layers on the kernels, with MindSpore's parameters and values; for float32 alone."""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.ops.operations._grad_ops import BatchNormGrad  # no public name
+
+from src.device.cpu_convolutions.native.library import operator
+
+DEPTHWISE_KERNELS = (3, 5, 7)
+
+
+class _Layer(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+
+
+class Convolution(_Layer):
+    """A convolution by one kernel forward and one for both gradients; in place of `ops.Conv2D`."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        self.forward = operator(kernel)
+        self.gradient = operator(f"{kernel}_gradient", outputs=2)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.forward(x, weight)
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, weight, dout)
+
+
+class Activation(_Layer):
+    """`swish` or `gelu` (by tanh)."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        self.forward = operator(kernel)
+        self.gradient = operator(f"{kernel}_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class _BatchStatistics(_Layer):
+    """Normalises by the batch's own mean and variance, which it gives, too."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)
+        self.forward = operator("batch_norm", outputs=3)
+        self.gradient = operator("batch_norm_gradient", outputs=3)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.forward(x, gamma, beta, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], dout: tuple
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.gradient(x, gamma, out[1], out[2], self.epsilon, dout[0])
+
+
+class BatchNormTraining(_Layer):
+    """In place of `bn_train` of an `nn.BatchNorm2d`: updates the running statistics, too."""
+
+    def __init__(self, cell: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.momentum = cell.momentum  # of the new statistics
+        self.normalize = _BatchStatistics(cell.eps)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y, batch_mean, batch_variance = self.normalize(x, gamma, beta)
+        n, _, height, width = x.shape
+        count = n * height * width
+        unbiased = batch_variance * (count / max(count - 1, 1))
+        ops.assign_sub(mean, self.momentum * (mean - batch_mean))
+        ops.assign_sub(variance, self.momentum * (variance - unbiased))
+        return y, batch_mean, batch_variance
+
+
+class BatchNormInference(_Layer):
+    """In place of `bn_infer` of an `nn.BatchNorm2d`: by the running statistics."""
+
+    def __init__(self, cell: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.epsilon = Tensor([cell.eps], ms.float32)
+        self.forward = operator("batch_norm_inference")
+        self.gradient = BatchNormGrad(is_training=False, epsilon=cell.eps)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor]:
+        return (self.forward(x, gamma, beta, mean, variance, self.epsilon),)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
+        out: tuple[Tensor], dout: tuple[Tensor],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        of_x, of_gamma, of_beta = self.gradient(dout[0], x, gamma, mean, variance, variance)
+        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class _LastAxisNorm(_Layer):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)
+        self.forward = operator("layer_norm")
+        self.gradient = operator("layer_norm_gradient", outputs=3)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return self.forward(x, gamma, beta, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.gradient(x, gamma, self.epsilon, dout)
+
+
+class LayerNorm(_Layer):
+    """In place of `layer_norm` of an `nn.LayerNorm` over the last axis."""
+
+    def __init__(self, cell: nn.LayerNorm) -> None:
+        super().__init__()
+        self.normalize = _LastAxisNorm(cell.epsilon)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, int, int]:
+        return self.normalize(x, gamma, beta), 0, 0  # mean and variance, which nobody asks for
+
+
+class BiasAdd(_Layer):
+    """In place of `bias_add` of an `nn.Dense`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = ops.BiasAdd()
+        self.gradient = operator("bias_gradient")
+
+    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, bias)
+
+    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return dout, self.gradient(dout)
+
+
+class PlaneMean(_Layer):
+    """The mean of each plane, N×C×H×W → N×C×1×1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("plane_mean")
+        self.gradient = operator("plane_mean_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class PlaneScale(_Layer):
+    """N×C×H×W planes times factors N×C×1×1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("plane_scale")
+        self.gradient = operator("plane_scale_gradient", outputs=2)
+
+    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.forward(x, factor)
+
+    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, factor, dout)
+
+
+class SqueezeExcite(_Layer):
+    """mindcv's layer of this name, by its own convolutions (Hu et al. 2018)."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__()
+        self.reduce, self.act = cell.conv_reduce, cell.act
+        self.expand, self.gate = cell.conv_expand, cell.gate
+        self.norm = cell.bn if cell.norm else nn.Identity()
+        self.pool, self.scale = PlaneMean(), PlaneScale()
+
+    def construct(self, x: Tensor) -> Tensor:
+        squeezed = self.act(self.norm(self.reduce(self.pool(x))))
+        return self.scale(x, self.gate(self.expand(squeezed)))
