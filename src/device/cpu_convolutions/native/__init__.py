@@ -60,14 +60,19 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
     for name, child in cell._cells.items():
         if type(child) is nn.GELU and child.approximate == "tanh":
             yield name, layers.Activation("gelu")
-        elif type(child) is nn.SiLU or _is_mindcv(child, "activation", "Swish"):
+        elif type(child) is nn.SiLU or _is_mindcv(child, "layers.activation", "Swish"):
             yield name, layers.Activation("swish")
-        elif _is_mindcv(child, "squeeze_excite", "SqueezeExcite"):
+        elif _is_mindcv(child, "layers.squeeze_excite", "SqueezeExcite"):
             yield name, layers.SqueezeExcite(child)
+        elif _is_mindcv(child, "convnext", "Block"):
+            if not child.use_grn and child.gamma_ is not None:
+                yield name, layers.ConvNextBlock(child)
+        elif _is_mindcv(child, "convnext", "ConvNextLayerNorm") and child.norm_axis == 1:
+            yield name, layers.ConvNextMapsNorm(child)
 
 
 def _is_mindcv(cell: nn.Cell, module: str, name: str) -> bool:
-    return type(cell) is getattr(sys.modules.get(f"mindcv.models.layers.{module}"), name, None)
+    return type(cell) is getattr(sys.modules.get(f"mindcv.models.{module}"), name, None)
 
 
 def _convolution_kernel(cell: nn.Conv2d) -> str | None:

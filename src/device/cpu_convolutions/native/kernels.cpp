@@ -389,8 +389,10 @@ void PointwiseWeightGradient(int64_t images, int64_t rows, int64_t columns, int6
 
 // ---- Normalisation ----
 
-void BatchNorm(const int64_t *shape, const float *x, const float *gamma, const float *beta, float epsilon, float *y,
-               float *mean, float *variance) {
+// Beside y the batch's mean and variance, and the running ones moved towards them by `momentum`.
+void BatchNorm(const int64_t *shape, const float *x, const float *gamma, const float *beta, const float *old_mean,
+               const float *old_variance, float epsilon, float momentum, float *y, float *mean, float *variance,
+               float *new_mean, float *new_variance) {
   const int64_t channels = shape[1], size = shape[2] * shape[3], planes = shape[0] * channels;
   Parallel(channels, [&](int64_t c) {
     double sum = 0, squares = 0;
@@ -398,6 +400,9 @@ void BatchNorm(const int64_t *shape, const float *x, const float *gamma, const f
     mean[c] = sum / (shape[0] * size);
     for (int64_t i = c; i < planes; i += channels) squares += SquareSum(x + i * size, mean[c], size);
     variance[c] = squares / (shape[0] * size);
+    const float unbiased = squares / std::max<int64_t>(shape[0] * size - 1, 1);
+    new_mean[c] = old_mean[c] + momentum * (mean[c] - old_mean[c]);
+    new_variance[c] = old_variance[c] + momentum * (unbiased - old_variance[c]);
     const float scale = gamma[c] / std::sqrt(variance[c] + epsilon), shift = beta[c] - mean[c] * scale;
     for (int64_t i = c; i < planes; i += channels)
       Along(x + i * size, x + i * size, size, [&](int64_t at, Vector v, Vector, int64_t count) {
@@ -480,6 +485,22 @@ void LayerNormGradient(int64_t rows, int64_t size, const float *x, const float *
   });
   std::copy_n(totals.data(), size, dgamma);
   std::copy_n(totals.data() + size, size, dbeta);
+}
+
+// ---- Maps as rows of channels, one a pixel, and back ----
+
+// to[n] (columns × rows) = from[n] (rows × columns)ᵀ
+void Transpose(int64_t count, int64_t rows, int64_t columns, const float *from, float *to) {
+  constexpr int64_t kSide = 16;
+  const int64_t bands = (columns + kSide - 1) / kSide;
+  Parallel(count * bands, [&](int64_t task) {
+    const int64_t n = task / bands, first = task % bands * kSide, last = std::min(first + kSide, columns);
+    const float *in = from + n * rows * columns;
+    float *out = to + n * rows * columns;
+    for (int64_t block = 0; block < rows; block += kSide)
+      for (int64_t c = first; c < last; c++)
+        for (int64_t r = block; r < std::min(block + kSide, rows); r++) out[c * rows + r] = in[r * columns + c];
+  });
 }
 
 // ---- Activations ----
@@ -592,12 +613,14 @@ OPERATOR(pointwise_gradient) {
 }
 INFER_SHAPES(pointwise_gradient) { return {SHAPE(0), SHAPE(1)}; }
 
-// x gamma beta epsilon → y mean variance; x gamma mean variance epsilon dy → dx dgamma dbeta
+// x gamma beta running_mean running_variance (epsilon momentum) → y mean variance new_mean new_variance;
+// x gamma mean variance epsilon dy → dx dgamma dbeta
 OPERATOR(batch_norm) {
-  BatchNorm(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), *TENSOR(3), TENSOR(4), TENSOR(5), TENSOR(6));
+  BatchNorm(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4), TENSOR(5)[0], TENSOR(5)[1], TENSOR(6),
+            TENSOR(7), TENSOR(8), TENSOR(9), TENSOR(10));
   return 0;
 }
-INFER_SHAPES(batch_norm) { return {SHAPE(0), SHAPE(1), SHAPE(1)}; }
+INFER_SHAPES(batch_norm) { return {SHAPE(0), SHAPE(1), SHAPE(1), SHAPE(1), SHAPE(1)}; }
 OPERATOR(batch_norm_gradient) {
   BatchNormGradient(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), *TENSOR(4), TENSOR(5), TENSOR(6),
                     TENSOR(7), TENSOR(8));
@@ -633,6 +656,45 @@ OPERATOR(layer_norm_gradient) {
   return 0;
 }
 INFER_SHAPES(layer_norm_gradient) { return {SHAPE(0), SHAPE(1), SHAPE(1)}; }
+
+// N×C×H×W → N×H×W×C: x → y; x dy → dx
+OPERATOR(maps_to_rows) {
+  Transpose(shapes[0][0], shapes[0][1], shapes[0][2] * shapes[0][3], TENSOR(0), TENSOR(1));
+  return 0;
+}
+INFER_SHAPE(maps_to_rows) { return {shapes[0][0], shapes[0][2], shapes[0][3], shapes[0][1]}; }
+OPERATOR(maps_to_rows_gradient) {
+  Transpose(shapes[0][0], shapes[0][2] * shapes[0][3], shapes[0][1], TENSOR(1), TENSOR(2));
+  return 0;
+}
+INFER_SHAPE(maps_to_rows_gradient) { return SHAPE(0); }
+
+// N×H×W×C → N×C×H×W, each channel times a factor: x factor → y; x factor dy → dx dfactor
+OPERATOR(rows_to_maps) {
+  const int64_t channels = shapes[0][3], size = shapes[0][1] * shapes[0][2];
+  const float *factor = TENSOR(1);
+  float *y = TENSOR(2);
+  Transpose(shapes[0][0], size, channels, TENSOR(0), y);
+  ParallelGroups(shapes[0][0] * channels, size, [=](int64_t i) {
+    for (int64_t k = 0; k < size; k++) y[i * size + k] *= factor[i % channels];
+  });
+  return 0;
+}
+INFER_SHAPE(rows_to_maps) { return {shapes[0][0], shapes[0][3], shapes[0][1], shapes[0][2]}; }
+OPERATOR(rows_to_maps_gradient) {
+  const int64_t channels = shapes[0][3], size = shapes[0][1] * shapes[0][2];
+  const float *x = TENSOR(0), *factor = TENSOR(1);
+  float *dx = TENSOR(3);
+  Transpose(shapes[0][0], channels, size, TENSOR(2), dx);
+  SumOverRows(shapes[0][0] * size, channels, TENSOR(4), [=](int64_t r, float *sums) {
+    Along(x + r * channels, dx + r * channels, channels, [=](int64_t at, Vector v, Vector d, int64_t count) {
+      Store(sums + at, Load(sums + at, count) + v * d, count);
+      Store(dx + r * channels + at, d * Load(factor + at, count), count);
+    });
+  });
+  return 0;
+}
+INFER_SHAPES(rows_to_maps_gradient) { return {SHAPE(0), SHAPE(1)}; }
 
 // Sums over all axes but the last: dy → dbias
 OPERATOR(bias_gradient) {

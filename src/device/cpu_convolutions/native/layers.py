@@ -1,6 +1,7 @@
 """Layers on the kernels, with MindSpore's parameters and values; for float32 alone."""
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._grad_ops import BatchNormGrad  # no public name
 
@@ -44,42 +45,41 @@ class Activation(_Layer):
         return (self.gradient(x, dout),)
 
 
-class _BatchStatistics(_Layer):
-    """Normalises by the batch's own mean and variance, which it gives, too."""
-
-    def __init__(self, epsilon: float) -> None:
-        super().__init__()
-        self.epsilon = Tensor([epsilon], ms.float32)
-        self.forward = operator("batch_norm", outputs=3)
-        self.gradient = operator("batch_norm_gradient", outputs=3)
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.forward(x, gamma, beta, self.epsilon)
-
-    def bprop(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], dout: tuple
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return self.gradient(x, gamma, out[1], out[2], self.epsilon, dout[0])
-
-
-class BatchNormTraining(_Layer):
-    """In place of `bn_train` of an `nn.BatchNorm2d`: updates the running statistics, too."""
-
+class _BatchNorm(_Layer):
     def __init__(self, cell: nn.BatchNorm2d) -> None:
         super().__init__()
-        self.momentum = cell.momentum  # of the new statistics
-        self.normalize = _BatchStatistics(cell.eps)
+        self.epsilon = Tensor([cell.eps], ms.float32)
+        self.options = Tensor([cell.eps, cell.momentum], ms.float32)  # momentum of the new values
+        self.forward = operator("batch_norm", outputs=5)
+        self.gradient = operator("batch_norm_gradient", outputs=3)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        y, batch_mean, batch_variance = self.normalize(x, gamma, beta)
-        n, _, height, width = x.shape
-        count = n * height * width
-        unbiased = batch_variance * (count / max(count - 1, 1))
-        ops.assign_sub(mean, self.momentum * (mean - batch_mean))
-        ops.assign_sub(variance, self.momentum * (variance - unbiased))
-        return y, batch_mean, batch_variance
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.forward(x, gamma, beta, mean, variance, self.options)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
+        out: tuple[Tensor, ...], dout: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        of_x, of_gamma, of_beta = self.gradient(x, gamma, out[1], out[2], self.epsilon, dout[0])
+        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class BatchNormTraining(_Layer):
+    """In place of `bn_train` of an `nn.BatchNorm2d`: by the batch's own statistics."""
+
+    def __init__(self, cell: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.normalize = _BatchNorm(cell)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor]:
+        y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
+        ops.assign(mean, new_mean)
+        ops.assign(variance, new_variance)
+        return (y,)
 
 
 class BatchNormInference(_Layer):
@@ -189,3 +189,66 @@ class SqueezeExcite(_Layer):
     def construct(self, x: Tensor) -> Tensor:
         squeezed = self.act(self.norm(self.reduce(self.pool(x))))
         return self.scale(x, self.gate(self.expand(squeezed)))
+
+
+class MapsToRows(_Layer):
+    """N×C×H×W → N×H×W×C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("maps_to_rows")
+        self.gradient = operator("maps_to_rows_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class RowsToMaps(_Layer):
+    """N×H×W×C → N×C×H×W, each channel times its factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("rows_to_maps")
+        self.gradient = operator("rows_to_maps_gradient", outputs=2)
+
+    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.forward(x, factor)
+
+    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, factor, dout)
+
+
+class ConvNextBlock(_Layer):
+    """mindcv's `Block` of ConvNeXt (Liu et al. 2022), by its own layers."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__()
+        self.depthwise, self.norm = cell.dwconv, cell.norm
+        self.expand, self.reduce = cell.pwconv1, cell.pwconv2
+        self.act = Activation("gelu")
+        self.gamma = cell.gamma_
+        self.drop_path = cell.drop_path
+        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = self.norm(self.to_rows(self.depthwise(x)))
+        rows = self.reduce(self.act(self.expand(rows)))
+        return x + self.drop_path(self.to_maps(rows, self.gamma))
+
+
+class ConvNextMapsNorm(_Layer):
+    """mindcv's `ConvNextLayerNorm` over the channels of N×C×H×W maps."""
+
+    def __init__(self, cell: nn.LayerNorm) -> None:
+        super().__init__()
+        self.gamma, self.beta = cell.gamma, cell.beta
+        self.normalize = _LastAxisNorm(cell.epsilon)
+        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+        self.ones = Tensor(np.ones(cell.normalized_shape, np.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = self.normalize(self.to_rows(x), self.gamma, self.beta)
+        return self.to_maps(rows, self.ones)
