@@ -1,12 +1,19 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench test test-quick soak test-slurm lint fix lock clean
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick \
+	test-user test-slurm soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed
 ARGS ?=
+
+# Extras of pyproject.toml beside test and lint: make setup EXTRAS=weights,torch
+EXTRAS ?=
+comma := ,
+EXTRA_NAMES := $(sort $(subst $(comma), ,$(EXTRAS)))
+EXTRA_STAMP := $(addprefix $(STAMP)+,$(subst $() ,+,$(EXTRA_NAMES)))
 
 # MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
@@ -16,13 +23,19 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP)  ## Make .venv with everything but torch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, ascend what CANN needs, torch PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[test,lint]'
+	@touch $@
+
+$(STAMP)+%: $(STAMP)
+	@for name in $(EXTRA_NAMES); do grep -q "^$$name = \[" pyproject.toml \
+		|| { echo "EXTRAS=$(EXTRAS): pyproject.toml has no extra $$name"; exit 1; }; done
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
 	@touch $@
 
 DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
@@ -47,6 +60,9 @@ eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path
 
 bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
 	$(RUN) src.benchmark $(ARGS)
+
+check-device: $(STAMP)  ## Check a device's operations against NumPy and the CPU; ARGS="device=ascend"
+	$(RUN) src.check_device $(ARGS)
 
 test: $(STAMP)  ## All tests, about ten minutes on two cores
 	$(RUN) pytest -n 2 --dist worksteal $(ARGS)
@@ -73,7 +89,8 @@ fix: $(STAMP)  ## Mend style and format
 lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
-		--no-annotate --no-emit-index-url --extra test --extra lint pyproject.toml -o requirements.lock
+		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
+		pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -2,7 +2,7 @@
 #   python -m src.train dataset=<TAB>
 _src_complete() {
     local line="${COMP_LINE:0:COMP_POINT}"
-    [[ $line =~ -m\ +(src\.[a-z]+)\ +(.*)$ ]] || return 0
+    [[ $line =~ -m\ +(src\.[a-z_]+)\ +(.*)$ ]] || return 0
     local word="${line##* }" query="train ${BASH_REMATCH[2]}" choices
     choices=$(COMP_LINE="$query" COMP_POINT=${#query} \
         "${COMP_WORDS[0]}" -m "${BASH_REMATCH[1]}" -sc query=bash 2>/dev/null)

@@ -1,7 +1,7 @@
-"""One job of a sweep: `python -m src.sweep_job DIR OVERRIDE … -- SHARE …`, started by the sweep.
+"""One job of a sweep: `python -m src.sweep_job DIR OVERRIDE … -- RESOURCE_OVERRIDE …`.
 
-It does what `python -m src.train` does, but what refuses it before it has a directory is written
-into DIR, and it ends with the process that started it.
+It is started by the sweep and does what `python -m src.train` does, but what refuses it before it
+has a directory is written into DIR, and it ends with the process that started it.
 """
 
 import faulthandler
@@ -22,11 +22,11 @@ from src.utils.processes import end_with_parent
 log = logging.getLogger("src.sweeps")
 
 
-def main(path: Path, overrides: list[str], shares: list[str]) -> None:
+def main(path: Path, overrides: list[str], resource_overrides: list[str]) -> None:
     """Runs the job that lies in a directory, see `Job`."""
     end_with_parent(signal.SIGTERM)  # the job saves and stops
     faulthandler.enable()
-    job = Job(int(path.name), tuple(overrides), (), path, tuple(shares))
+    job = Job(int(path.name), tuple(overrides), (), path, tuple(resource_overrides))
     if not job.has_begun:  # one that was refused may begin again, its log goes on
         (path / SUMMARY).unlink(missing_ok=True)
     sys.argv[1:] = job.arguments()

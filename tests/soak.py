@@ -22,7 +22,7 @@ import psutil
 from rich.table import Table
 
 from src.utils.console import console
-from tests.integration.made_dataset import make_dataset
+from tests.integration.dataset import make_dataset
 from tests.integration.trials import Trial, differences, summary
 
 ROWS = 48  # that an uninterrupted run logs

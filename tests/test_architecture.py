@@ -96,7 +96,8 @@ def test_the_confusion_matrix_is_numpy_only():
 
 def test_what_answers_help_imports_neither_mindspore_nor_numpy():
     """`--help` must not pay for them, and NumPy's threads would take the Ctrl-C that we wait for."""
-    names = ("train", "eval", "predict", "prepare", "export", "preview", "benchmark.__main__")
+    names = ("train", "eval", "predict", "prepare", "export", "preview")
+    names += ("benchmark.__main__", "check_device.__main__")
     code = "import sys\n" + "".join(f"import src.{name}\n" for name in names)
     code += "print(sorted({'numpy', 'mindspore', 'cv2', 'wandb', 'matplotlib'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -97,8 +97,9 @@ def test_every_optimizer_takes_every_schedule(optimizer, scheduler):
     network = ms.nn.Conv2d(3, 2, 1, has_bias=True)
     built = build.optimizer(cfg, network, schedule)
     assert len(built.parameters) == 2
-    assert schedule.value(0) == pytest.approx(cfg.optimizer.learning_rate)
-    assert 0 <= schedule.value(29) <= cfg.optimizer.learning_rate * (1 + 1e-6)
+    peak = cfg.optimizer.learning_rate
+    assert schedule.value(0) < schedule.value(14) == pytest.approx(peak)  # warmed up by half of it
+    assert 0 <= schedule.value(29) <= peak * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("loss", options("loss"))
@@ -169,3 +170,63 @@ def test_ascend_brings_graph_mode_mixed_precision_loss_scaling_and_sinking(tmp_p
     assert isinstance(scaler, ms.amp.DynamicLossScaler)
     assert float(scaler.scale_value.asnumpy()) == 65536
     assert scaler.scale_factor == 2 and scaler.scale_window == 3000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["device=ascend", "device.jit_level=O2"], "device.jit_level=O2 with device.target=Ascend"),
+        (["device.amp_level=O2", "device.amp_dtype=bfloat16"], "device.amp_dtype=bfloat16"),
+        (
+            ["device=ascend", "dataset.crop_size=null", "dataset.batch_size=1"],
+            "dataset.crop_size=null with device.sink_mode=true",
+        ),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused_before_it_is_asked_for(overrides, message):
+    with pytest.raises(UserError, match=message) as refused:
+        compose(*overrides)
+    # The repair that the line names is right
+    repair = [
+        word.rstrip(",;") for word in str(refused.value).split("; set ")[1].split() if "=" in word
+    ]
+    compose(*overrides, *(repair or ["device.jit_level=O1"]))
+
+
+def test_bfloat16_on_ascend_brings_no_loss_scaler(tmp_path):
+    cfg = compose("device=ascend", "device.amp_dtype=bfloat16", f"output_dir={tmp_path}")
+    trainer = build.trainer(cfg)
+    assert (trainer.amp_level, trainer.amp_dtype, trainer.loss_scaler) == ("O2", "bfloat16", None)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+@pytest.mark.parametrize(("device", "one_hot"), [("cpu", False), ("ascend", True), ("gpu", True)])
+def test_losses_take_one_hot_labels_off_the_cpu(loss, device, one_hot):
+    built = build.loss(compose(f"loss={loss}", f"device={device}", "dataset.num_classes=3"))
+    losses = [cell for _, cell in built.cells_and_names() if hasattr(cell, "at_target")]
+    gathering = [
+        cell for cell in losses if type(cell).__name__ in ("CrossEntropy", "Focal", "Ohem")
+    ]
+    assert all(cell.one_hot is one_hot for cell in gathering)
+
+
+def test_fast_convolutions_are_switched_off_by_one_key(tmp_path):
+    cfg = compose(
+        "device.fast_convolutions=false", f"output_dir={tmp_path}", "model/backbone=compact"
+    )
+    trainer, segmenter = build.trainer(cfg), build.segmenter(cfg, None, None)
+    assert trainer.fast_convolutions is segmenter.fast_convolutions is False
+
+
+def test_workers_are_as_many_as_cores_up_to_eight_or_a_ranks_share(monkeypatch, tmp_path):
+    from src.data import datamodule
+    from src.device import process_group
+
+    cfg = compose("dataset=shapes", f"paths.data_dir={tmp_path}")
+    for cores, workers in ((2, 2), (192, 8)):
+        monkeypatch.setattr(datamodule, "available_cores", lambda cores=cores: cores)
+        assert build.datamodule(cfg).num_workers == workers
+    monkeypatch.setattr(process_group, "share_of_cores", lambda: 3)
+    assert build.datamodule(cfg).num_workers == 3
+    cfg.dataset.num_workers = 5
+    assert build.datamodule(cfg).num_workers == 5

@@ -15,6 +15,23 @@ HEAVY = ("fcn32s_heavy", "fcn16s_heavy", "fcn8s_heavy")
 STEPS = 40
 
 
+# Optimizer, rate, momentum, weight decay; schedule, warm-up, share of the rate that is left; epochs
+RECIPES = {
+    "camvid": ("AdamW", 0.002, None, 0.05, "cosine", 200, 0.0, 130),
+    "demo": ("Momentum", 0.04, 0.9, 1e-4, "cosine", 30, 0.01, 18),
+    "fcn16s_heavy": ("Momentum", 1e-12, 0.99, 5e-4, "constant", 0, None, 10),
+    "fcn32s_cvpr": ("Momentum", 1e-4, 0.9, 5e-4, "constant", 0, None, 60),
+    "fcn32s_heavy": ("Momentum", 1e-10, 0.99, 5e-4, "constant", 0, None, 10),
+    "fcn8s_at_once": ("Momentum", 1e-10, 0.99, 5e-4, "constant", 0, None, 29),
+    "fcn8s_heavy": ("Momentum", 1e-14, 0.99, 5e-4, "constant", 0, None, 10),
+    "fcn8s_resnet50": ("Momentum", 0.02, 0.9, 1e-4, "poly", 0, 0.0, 30),
+    "skips_camvid": ("AdamW", 0.002, None, 0.05, "cosine", 100, 0.0, 12),
+    "tutorial": ("Momentum", 0.05, 0.9, 1e-4, "cosine", 0, 0.01, 1),
+    "voc_mini": ("AdamW", 0.001, None, 0.05, "cosine", 200, 0.0, 60),
+    "zoo_fcn8s": ("Momentum", 0.015, 0.9, 1e-4, "cosine", 0, 0.0, 500),
+}
+
+
 def compose(experiment: str):
     cfg = compose_config("train", [f"experiment={experiment}"])
     if cfg.model.backbone.get("width"):
@@ -32,7 +49,6 @@ def built(cfg, tmp_path):
     trainer = build.trainer(cfg)
     network = build.bare_network(cfg)
     batches = ms.dataset.NumpySlicesDataset(list(range(STEPS)), shuffle=False).batch(1)
-    cfg.scheduler.warmup_steps = min(cfg.scheduler.warmup_steps, 5)
     schedule = build.schedule(cfg, trainer, batches)
     return trainer, network, schedule, build.optimizer(cfg, network, schedule)
 
@@ -45,6 +61,23 @@ def test_every_recipe_gives_its_objects(experiment, tmp_path):
     assert len(optimizer.parameters) == len(network.trainable_params())
     assert schedule.value(STEPS * trainer.max_epochs // 2) > 0
     assert cfg.task_name not in ("train", "debug")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_no_recipe_follows_the_defaults_of_training(experiment):
+    cfg = compose(experiment)
+    optimizer, scheduler, trainer = cfg.optimizer, cfg.scheduler, cfg.trainer
+    assert RECIPES[experiment] == (
+        optimizer._target_.rpartition(".")[2],
+        optimizer.learning_rate,
+        optimizer.get("momentum"),
+        optimizer.weight_decay,
+        scheduler._target_.rpartition(".")[2],
+        scheduler.warmup_steps,
+        scheduler.get("min_lr_ratio"),
+        trainer.max_epochs,
+    )
+    assert (trainer.gradient_clip, trainer.accumulate) == (None, 1)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -78,6 +111,17 @@ def test_the_original_fcn_is_trained_as_its_authors_did(experiment, rate, tmp_pa
     at_once = experiment == "fcn8s_at_once"
     scales = (network.scale_pool4, network.scale_pool3)
     assert scales == ((0.01, 0.0001) if at_once else (1, 1))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_summed_loss_is_not_trained_in_float16(experiment):
+    """Its gradients overflow at any loss scale, and no update would be made."""
+    cfg = compose_config("train", [f"experiment={experiment}", "device=ascend"])
+    check(cfg, compose_config("train", []))
+    if cfg.loss.get("reduction") == "sum":
+        trainer = cfg.trainer
+        assert trainer.amp_dtype == "bfloat16" or trainer.amp_level == "O0"
+        assert trainer.loss_scaler is None
 
 
 def test_each_heavy_stage_starts_from_the_one_before():

@@ -3,6 +3,7 @@
 Hydra loads plugins from a package of this name alone; what they do is in `src.sweeps`.
 """
 
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -15,12 +16,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from src.device.cards import VISIBLE_CARDS, visible_cards
 from src.sweeps import cluster, process
 from src.sweeps.jobs import Job
 from src.sweeps.pool import Handle, Pool, Watcher
 from src.utils.console import setup_logging
 from src.utils.errors import UserError
-from src.utils.processes import available_cores
+from src.utils.processes import available_cores, default_workers
+
+log = logging.getLogger("src.sweeps")
 
 # Read by OpenMP and the BLAS libraries when they are loaded
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,7 +61,7 @@ class JobLauncher(Launcher):
         """A job that a sweep which was cut off has left in a cluster's queue."""
         return None
 
-    def shares(self, given: Collection[str]) -> list[str]:
+    def resource_overrides(self, given: Collection[str]) -> list[str]:
         """Overrides that every job gets, but for the keys that are given."""
         return []
 
@@ -72,9 +76,9 @@ class JobLauncher(Launcher):
         from src.sweeps.results import Result
 
         setup_logging()
-        root, shares = Path(self.config.hydra.sweep.dir), tuple(self.shares(()))
+        root, resources = Path(self.config.hydra.sweep.dir), tuple(self.resource_overrides(()))
         jobs = [
-            Job(number, tuple(overrides), (), root / str(number), shares)
+            Job(number, tuple(overrides), (), root / str(number), resources)
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         self.run(iter(jobs), Watcher())
@@ -92,19 +96,43 @@ class JobLauncher(Launcher):
 
 
 class ProcessLauncher(JobLauncher):
-    """Runs jobs on this machine, and shares its cores out among those that run at a time."""
+    """Runs jobs on this machine, and shares its cores and cards out among those that run at a time.
+
+    Each job sees one card alone, where there are as many; with fewer, several share one.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        super().__init__(n_jobs)
+        self._placed: list[tuple[str, Handle]] = []  # the card of each job that was begun
 
     def start(self, job: Job) -> Handle:
         free = [name for name in _THREADS if self.n_jobs > 1 and name not in os.environ]
-        return process.start(job, self._environment() | dict.fromkeys(free, str(self._share())))
+        environment = self._environment() | dict.fromkeys(free, str(self._share()))
+        target = self.config.device.target
+        cards = visible_cards(target) if self.n_jobs > 1 else []
+        if not cards:
+            return process.start(job, environment)
+        if self.config.device.id != 0:
+            raise UserError(
+                f"device.id={self.config.device.id}: with hydra.launcher.n_jobs={self.n_jobs} each "
+                f"job has a card of its own; choose the cards by {VISIBLE_CARDS[target]}, as 2,3"
+            )
+        busy = [card for card, handle in self._placed if handle.poll() is None]
+        card = min(cards, key=busy.count)
+        if card in busy:
+            log.warning("job %d shares card %s of %d with another", job.number, card, len(cards))
+        handle = process.start(job, environment | {VISIBLE_CARDS[target]: card})
+        self._placed.append((card, handle))
+        return handle
 
-    def shares(self, given: Collection[str]) -> list[str]:
+    def resource_overrides(self, given: Collection[str]) -> list[str]:
         if self.n_jobs == 1:
             return []
-        shares = {"dataset.num_workers": min(self.config.dataset.num_workers, self._share())}
+        workers = self.config.dataset.num_workers or default_workers(self._share())
+        resources = {"dataset.num_workers": min(workers, self._share())}
         if self.config.device.threads is None:
-            shares["device.threads"] = self._share()
-        return [f"{key}={value}" for key, value in shares.items() if key not in given]
+            resources["device.threads"] = self._share()
+        return [f"{key}={value}" for key, value in resources.items() if key not in given]
 
     def _share(self) -> int:
         return max(1, available_cores() // self.n_jobs)

@@ -78,7 +78,7 @@ class JobSweeper(Sweeper):
             common,
             OmegaConf.to_yaml(self.config),
             resumed=self.config.resume_sweep is not None,
-            shares=self.launcher.shares(overrides),
+            resource_overrides=self.launcher.resource_overrides(overrides),
         )
         setup_logging(directory / "sweep.log")
         log.info("a sweep, in %s: %s", directory, " ".join(sweep.common))
@@ -209,6 +209,6 @@ def _conclude(sweep: SweepDirectory) -> list[str]:
     results.write(sweep.path)
     for table in results.screen_tables():
         console.print(table)
-    console.print(results.conclusion(), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{sweep.path}/sweep.csv and .md", markup=False, style="dim", soft_wrap=True)
+    console.print(results.conclusion(), highlight=False, soft_wrap=True)
+    console.print(f"{sweep.path}/sweep.csv and .md", style="dim", soft_wrap=True)
     return [str(result.job.number) for result in results.failed]

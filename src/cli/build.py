@@ -29,10 +29,11 @@ from src.losses import WithAuxiliary
 from src.metrics import ConfusionMatrix
 from src.models.freezing import freeze, freeze_norms
 from src.models.weights import load_weights
-from src.runs.directory import RESOLVED_CONFIG, run_directory_of
+from src.runs.directory import RESOLVED_CONFIG, checkpoint_at, run_directory_of
 from src.utils.console import console
 from src.utils.errors import UserError, error_summary
 from src.utils.normalization import IMAGENET_RGB, Normalization
+from src.utils.processes import default_workers
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,11 @@ def setup(cfg: DictConfig) -> None:
 
 def datamodule(cfg: DictConfig) -> SegDataModule:
     """The dataset."""
-    return instantiate(_without(cfg.dataset, NORMALIZATION_KEYS), _convert_="all")
+    node = _without(cfg.dataset, NORMALIZATION_KEYS)
+    share = process_group.share_of_cores()
+    if node.num_workers is None and share is not None:
+        node.num_workers = default_workers(share)
+    return instantiate(node, _convert_="all")
 
 
 def resolve_classes(cfg: DictConfig, data: SegDataModule) -> DictConfig:
@@ -96,12 +101,16 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
         synchronize_batch_norm(net)
     of_weights = None
     if cfg.model.weights is not None:
-        path = resolve_weights(cfg.model.weights, Path(cfg.paths.data_dir) / "weights")
+        weights = checkpoint_at(cfg.model.weights)
+        path = resolve_weights(weights, Path(cfg.paths.data_dir) / "weights")
         of_weights = load_weights(net, path).normalization or _normalization_of_run(path)
-    elif not cfg.model.backbone.get("pretrained", False) and not generated:
+    elif cfg.model.backbone.get("pretrained", False):
+        of_weights = getattr(net.backbone, "normalization", None)
+    elif not generated:
         log.warning(
             "training from random weights: an FCN on real data wants an ImageNet backbone; give "
-            "model.weights=FILE (VGG), or model.backbone.pretrained=true (mindcv backbones)"
+            "model.weights=FILE (VGG), or model.backbone.pretrained=true (EfficientNet-Lite, "
+            "mindcv)"
         )
     freeze(net, cfg.model.get("frozen", ()))
     if cfg.model.get("frozen_norm"):
@@ -138,7 +147,9 @@ def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
     net = bare_network(_with_values(cfg, known))
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
-    set_precision(net, cfg.device.amp_level)  # as validation had it in training
+    set_precision(
+        net, cfg.device.amp_level, cfg.device.amp_dtype
+    )  # as validation had it in training
     net.set_train(False)
     return net, _normalization(cfg, report.normalization or _normalization_of_run(path))
 
@@ -230,7 +241,7 @@ def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer
 
 def segmenter(cfg: DictConfig, net: nn.Cell, normalization: Normalization) -> Segmenter:
     """The inference path of the network."""
-    return Segmenter(net, normalization, **OmegaConf.to_container(cfg.inference))
+    return Segmenter(net, normalization, **OmegaConf.to_container(cfg.inference, resolve=True))
 
 
 def evaluator(

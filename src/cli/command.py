@@ -24,10 +24,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.syntax import Syntax
+from rich.text import Text
 from rich.tree import Tree
 
 from src.cli import saved_config, schema
-from src.cli.environment import load_env
+from src.cli.environment import load_env, provide_home
+from src.cli.paths import expand_home, quote_paths
 from src.cli.resume_sweep import with_resumed_sweep
 from src.cli.saved_config import ResumedRun
 from src.device import process_group
@@ -70,7 +72,7 @@ def command(
                 _refuse_sweep(sys.argv[1:])
             try:
                 load_env()
-                sys.argv[1:] = with_resumed_sweep(sys.argv[1:])
+                sys.argv[1:] = with_resumed_sweep(quote_paths(sys.argv[1:]))
                 if from_checkpoint:
                     sys.argv[1:] = saved_config.with_choices_of_run(sys.argv[1:], name)
                 resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
@@ -100,8 +102,7 @@ def command(
                 line = explain(error, functools.partial(_compose_as_chosen, name))
                 raise UserError(line) from error
             except OSError as error:  # such as the directory, which Hydra makes before the job
-                line = f"{error.filename}: not readable or not writable ({error.strerror})"
-                raise UserError(line) from error
+                raise UserError(_inaccessible(error)) from error
             except KeyboardInterrupt as error:
                 sys.exit(_exit_code(error))
 
@@ -152,6 +153,8 @@ def _run(
     """One run: claims its directory, checks its config, does its work, writes how it ended."""
     signals.watch_ctrl_c()
     hydra_cfg = HydraConfig.get()
+    expand_home(cfg)
+    provide_home()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     if resumed is not None:
         resumed.apply(cfg)
@@ -188,7 +191,7 @@ def _run(
 def _join_ranks(name: str, cfg: DictConfig) -> None:
     """Makes this process one of several that train or evaluate together."""
     schema.check(cfg, compose(name))  # before the ranks wait for each other
-    if name not in ("train", "eval"):
+    if name not in ("train", "eval", "check_device"):
         raise UserError(f"{name}: works in one process; set device.distributed=false, no launcher")
     if not cfg.device.distributed:
         raise UserError(
@@ -224,15 +227,27 @@ def _claim_directory(name: str, cfg: DictConfig, resumed: bool) -> RunDirectory:
 def _user_error(error: BaseException | None) -> UserError | None:
     """The user's mistake behind an error; Hydra wraps what constructors raise."""
     while error is not None and not isinstance(error, UserError):
+        if isinstance(error, PermissionError):
+            return UserError(_inaccessible(error))
+        if isinstance(error, UnicodeEncodeError):
+            name = error.object[max(0, error.start - 60) : error.end + 20]
+            return UserError(f"{name!r}: a name that is not UTF-8; rename the file or folder")
         error = error.__cause__
     return error
 
 
+def _inaccessible(error: OSError) -> str:
+    return (
+        f"{error.filename}: not readable or not writable ({error.strerror}); its owner can give "
+        "you access, or choose folders of your own by output_dir=DIR and paths.data_dir=DIR"
+    )
+
+
 def _fail(reason: str, *more: str) -> None:
     console.print("error:", style="bold red", end=" ")
-    console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    console.print(reason, highlight=False, soft_wrap=True)
     for line in more:
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 
@@ -261,7 +276,7 @@ def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None
     write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     if not show:
         return
-    tree = Tree(f"[bold]{cfg.task_name}[/bold] → {run.path}")
+    tree = Tree(Text.assemble((cfg.task_name, "bold"), f" → {run.path}"))
     for key, value in OmegaConf.to_container(cfg, resolve=True).items():
         if isinstance(value, dict) and value:
             text = yaml.safe_dump(value, default_flow_style=None, sort_keys=False, width=120)

@@ -1,6 +1,9 @@
-"""The file `.env`: what a machine or a person sets, beside the project and outside of Git."""
+"""What surrounds a command: the file `.env` beside the project, and the user's home directory."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from dotenv.parser import parse_stream
@@ -28,3 +31,20 @@ def load_env(path: Path = Path(".env")) -> None:
                 os.environ.setdefault(binding.key, binding.value)
     if unlimited:
         limit_onednn_isa()
+
+
+def provide_home() -> None:
+    """Gives libraries a temporary place for the files that they keep in a writable home directory.
+
+    A user id without a passwd entry, as in containers, may have no home, and that of a cluster's
+    node may be read-only: W&B gives up there, and Matplotlib lists the fonts anew each time.
+    """
+    home = os.path.expanduser("~")
+    if os.path.isabs(home) and os.access(home, os.W_OK):
+        return
+    place = tempfile.mkdtemp(prefix="home-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    if not os.path.isabs(home):
+        os.environ["HOME"] = place
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        os.environ.setdefault(name, place)  # one that is there keeps the logins it holds

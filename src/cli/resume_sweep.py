@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from src.cli.paths import quoted, value_of
 from src.sweeps.jobs import SWEEP_CONFIG
 from src.utils.errors import UserError
 
@@ -22,7 +23,7 @@ def with_resumed_sweep(arguments: list[str]) -> list[str]:
     named = [a for a in arguments if a.startswith("resume_sweep=")]
     if not named or named[-1] == "resume_sweep=null":
         return arguments
-    path = Path(named[-1].partition("=")[2].strip("'\""))
+    path = Path(value_of(named[-1]))
     given = [a for a in arguments if not a.startswith("-")]
     for argument in given:
         key = argument.partition("=")[0].lstrip("+~")
@@ -37,7 +38,7 @@ def with_resumed_sweep(arguments: list[str]) -> list[str]:
         o for o in _overrides(path) if o.partition("=")[0] not in keys and not o.startswith(gone)
     ]
     rest = [a for a in arguments if a not in ("-m", "--multirun")]
-    return ["-m", *recalled, *rest, f"hydra.sweep.dir='{path}'"]
+    return ["-m", *recalled, *rest, f"hydra.sweep.dir={quoted(path)}"]
 
 
 def _overrides(path: Path) -> list[str]:

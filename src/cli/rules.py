@@ -58,7 +58,10 @@ class Rule:
         )
 
 
-DEVICE_FLAGS = ("sink_mode", "deterministic", "distributed", "sync_batch_norm")
+DEVICE_FLAGS = (
+    "sink_mode", "deterministic", "distributed", "sync_batch_norm", "fast_convolutions",
+    "one_hot_labels",
+)  # fmt: skip
 RULES: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),
     "split": Rule(str, nullable=True),
@@ -73,7 +76,7 @@ RULES: dict[str, Rule] = {
     "dataset.scale_range": Rule(float, above=0, pair=True, nullable=True),
     "dataset.num_classes": Rule(int, low=2, high=255, nullable=True),
     "dataset.ignore_index": Rule(int, low=0, high=255),
-    "dataset.num_workers": Rule(int, low=1),
+    "dataset.num_workers": Rule(int, low=1, nullable=True),
     "dataset.limit_samples": Rule(int, low=1, nullable=True),
     "dataset.flip": Rule(float, low=0, high=1),
     "dataset.mean": Rule(float, listed=True, nullable=True),
@@ -91,6 +94,8 @@ RULES: dict[str, Rule] = {
     "device.id": Rule(int, low=0),
     "device.mode": Rule(str, choices=("graph", "pynative")),
     "device.amp_level": Rule(str, choices=("O0", "O2", "O3", "auto")),
+    "device.amp_dtype": Rule(str, choices=("float16", "bfloat16")),
+    "device.all_reduce_megabytes": Rule(float, above=0, nullable=True),
     "device.jit_level": Rule(str, choices=("O0", "O1", "O2"), nullable=True),
     **{f"device.{flag}": Rule(bool) for flag in DEVICE_FLAGS},
     "device.lr_scaling": Rule(str, choices=("none", "linear", "sqrt")),
@@ -106,6 +111,7 @@ RULES: dict[str, Rule] = {
     "trainer.monitor_mode": Rule(str, choices=("max", "min")),
     "trainer.gradient_clip": Rule(float, above=0, nullable=True),
     "trainer.accumulate": Rule(int, low=1),
+    "inference.pad_to": Rule(int, low=32, pair=True, nullable=True),
     "inference.window": Rule(int, low=32, pair=True, nullable=True),
     "inference.scales": Rule(float, above=0, listed=True),
     "inference.overlap": Rule(float, low=0, high=0.95),

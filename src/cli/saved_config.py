@@ -15,7 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src.cli.interpolations import followers
-from src.runs.directory import RESOLVED_CONFIG, newest_checkpoint, run_directory_of
+from src.cli.paths import quoted, value_of
+from src.runs.directory import (
+    RESOLVED_CONFIG,
+    checkpoint_at,
+    newest_checkpoint,
+    run_directory_of,
+)
 from src.runs.summary import read_summary
 from src.utils.errors import UserError, error_summary
 from src.utils.files import write_text
@@ -41,21 +47,31 @@ def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
     if _only_shows(arguments):
         return arguments
     given = _given(arguments)
-    if given.get("ckpt_path", "null") == "null":
+    named = given.get("ckpt_path", "null")
+    if named == "null":
         directory = given.get("paths.experiments_dir", DEFAULT_EXPERIMENTS_DIR)
         try:
-            given["ckpt_path"] = str(newest_checkpoint(directory))
+            checkpoint = str(newest_checkpoint(directory))
         except UserError:
             if "--cfg" in arguments:  # to be shown without a run, too
                 return arguments
             raise
-        arguments = [*arguments, f"ckpt_path='{given['ckpt_path']}'"]
-    run = run_directory_of(Path(given["ckpt_path"]))
+    else:
+        checkpoint = checkpoint_at(named)
+    if checkpoint != named:
+        arguments = [*arguments, f"ckpt_path={quoted(checkpoint)}"]
+    run = run_directory_of(Path(checkpoint))
     if run is None:
         missing = [group for group in ("model", "dataset") if group not in given]
         if missing and "--cfg" not in arguments:
+            if (
+                Path(checkpoint).suffix
+                and "://" not in checkpoint
+                and not Path(checkpoint).exists()
+            ):
+                raise UserError(f"ckpt_path={checkpoint}: no such file")
             raise UserError(
-                f"ckpt_path={given['ckpt_path']}: no run's config lies beside it; give "
+                f"ckpt_path={checkpoint}: no run's config lies beside it; give "
                 + " and ".join(f"{group}=…" for group in missing)
                 + " too (as model=fcn8s dataset=voc2012)"
             )
@@ -140,7 +156,7 @@ class ResumedRun:
             and _group(override) not in replaced
         ]
         # a recipe of conf/sweep would start its sweep again
-        return [*earlier, *arguments, f"output_dir='{self.path}'", "hydra.mode=RUN"]
+        return [*earlier, *arguments, f"output_dir={quoted(self.path)}", "hydra.mode=RUN"]
 
     def apply(self, cfg: DictConfig) -> None:
         """Puts the run's resolved values under the overrides of this command line."""
@@ -202,7 +218,7 @@ class ResumedRun:
                 raise UserError(
                     f"{named} {override}: a recipe cannot be laid over a run; give its keys"
                 )
-            if _key(override) == "output_dir" and Path(_value(override)) != self.path:
+            if _key(override) == "output_dir" and Path(value_of(override)) != self.path:
                 raise UserError(f"{named} {override}: a run goes on in its own directory")
         self._refuse_if_nothing_is_left(summary)
         checkpoints = self.path / "checkpoints"
@@ -216,7 +232,7 @@ class ResumedRun:
         if summary.get("status") != "completed":
             return
         done, reason = (summary["last"] or {}).get("epoch", 0), summary["reason"]
-        given = {_key(override): _value(override) for override in self.overrides}
+        given = {_key(override): value_of(override) for override in self.overrides}
         planned = given.get("trainer.max_epochs")
         if planned is None:
             planned = OmegaConf.load(self.path / RESOLVED_CONFIG).trainer.max_epochs
@@ -242,7 +258,9 @@ def _only_shows(arguments: list[str]) -> bool:
 
 
 def _given(arguments: list[str]) -> dict[str, str]:
-    return {a.partition("=")[0]: _value(a) for a in arguments if "=" in a and not a.startswith("-")}
+    return {
+        a.partition("=")[0]: value_of(a) for a in arguments if "=" in a and not a.startswith("-")
+    }
 
 
 def _choices_of(run: Path) -> DictConfig:
@@ -250,6 +268,8 @@ def _choices_of(run: Path) -> DictConfig:
     file = run / ".hydra" / "hydra.yaml"
     try:
         return OmegaConf.load(file).hydra.runtime.choices
+    except PermissionError:
+        raise
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
             f"{file}: cannot be read ({error_summary(error)}); copy a run with its .hydra"
@@ -269,10 +289,6 @@ def _resolved_of(run: Path) -> DictConfig:
 
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
-
-
-def _value(override: str) -> str:
-    return override.partition("=")[2].strip("'\"")
 
 
 def _group(override: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks a composed config before any data is touched: unknown keys, types, ranges.
+"""Checks a composed config before data or devices are touched: unknown keys, types, ranges.
 
 A key is known if the config composed without overrides has it, or if the `_target_` of its node
 takes it. Ranges that many configs share stand in `src.cli.rules`; constructors check the rest.
@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.cli.combinations import check_combinations
 from src.cli.rules import PLAIN, RULES, Rule
 from src.utils.errors import UserError, error_summary, nearest
 
@@ -53,6 +54,7 @@ def check(cfg: DictConfig, reference: DictConfig) -> None:
             raise UserError(f"{key}={_show(value)}: expected {rule.describe()}{hint}")
         if rule.kind is float and isinstance(value, int):
             OmegaConf.update(cfg, key, float(value))  # MindSpore takes no whole number for one
+    check_combinations(cfg)
 
 
 _ABSENT = object()

@@ -21,7 +21,7 @@ from src.data.transforms import Augmentation, TrainTransform, decode_image, deco
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 from src.utils.palette import voc_palette
-from src.utils.processes import available_cores
+from src.utils.processes import available_cores, default_workers
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class SegDataModule:
         train_split, val_split: Names of the splits to train and to validate on.
         batch_size: Images a step.
         crop_size, scale_range, flip, augmentations: See `TrainTransform`.
-        num_workers: Threads that decode and augment; at most the cores of the machine are used.
+        num_workers: Threads that decode and augment, at most as many as there are cores; None takes
+            these, up to eight.
         limit_samples: Only the first so many samples of each split; None takes all.
         seed: Of order and augmentation.
     """
@@ -85,7 +86,7 @@ class SegDataModule:
         scale_range: Sequence[float] | None = (0.5, 2.0),
         flip: float = 0.5,
         augmentations: Sequence[Augmentation] = (),
-        num_workers: int = 2,
+        num_workers: int | None = None,
         limit_samples: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -106,7 +107,7 @@ class SegDataModule:
         )
         self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.batch_size = crop_size, batch_size
-        self.num_workers = num_workers
+        self.num_workers = num_workers or default_workers(available_cores())
         self.limit_samples = limit_samples
         self.seed = seed
         self._transform = TrainTransform(crop_size, scale_range, flip, ignore_index, augmentations)

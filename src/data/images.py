@@ -2,6 +2,7 @@
 
 import glob
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from src.data.sources.file_lists import IMAGE_SUFFIXES
 from src.data.transforms import decode_image
 from src.utils.errors import UserError
 from src.utils.video import VIDEO_SUFFIXES, Video
+
+log = logging.getLogger(__name__)
+
+_ORIENTATION = 0x0112  # EXIF
 
 
 def find_files(path: str | Path) -> list[Path]:
@@ -29,7 +34,8 @@ def find_files(path: str | Path) -> list[Path]:
     if path.is_dir():
         candidates = list(path.iterdir())
     else:
-        candidates = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        pattern = str(path).replace("[", "[[]")  # a bracket is part of a name
+        candidates = [Path(name) for name in glob.glob(pattern, recursive=True)]
         if not candidates:
             raise UserError(
                 f"input={path}: no such file; give an image, a video, a folder or a pattern"
@@ -66,9 +72,22 @@ def read_image(path: Path) -> np.ndarray:
         UserError: Unreadable, or not an image.
     """
     try:
-        return decode_whole_image(path.read_bytes())
+        encoded = path.read_bytes()
+        image = decode_whole_image(encoded)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); replace it") from error
+        raise UserError(f"{path}: cannot be read as an image: {error}") from error
+    if exif_orientation(encoded) != 1:
+        log.warning("%s: EXIF would turn it; taken as stored, as in training", path)
+    return image
+
+
+def exif_orientation(encoded: bytes) -> int:
+    """How EXIF would turn or mirror an image: 1 is not at all, 5 to 8 swap height and width."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block hinders nobody: OpenCV has decoded the image
+        return 1
 
 
 def decode_whole_image(encoded: bytes) -> np.ndarray:
@@ -84,5 +103,5 @@ def decode_whole_image(encoded: bytes) -> np.ndarray:
             f"more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels; cut it into tiles"
         ) from error
     except (OSError, ValueError, SyntaxError) as error:  # SyntaxError for a broken PNG
-        raise ValueError("truncated, damaged, or not an image") from error
+        raise ValueError("truncated, damaged, or not an image; replace it") from error
     return decode_image(encoded)

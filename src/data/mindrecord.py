@@ -117,7 +117,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path.parent}: MindRecord could not be written "
             f"({reason.removeprefix('[ERROR]').strip()}); {free}; make room, or choose another "
-            "disk with paths.data_dir"
+            "disk with dataset.prepared_dir"
         ) from error
 
 

@@ -51,7 +51,7 @@ def _decode(encoded: bytes, flags: int) -> np.ndarray:
     except cv2.error:  # nothing in the buffer, or more pixels than OpenCV takes
         pixels = None
     if pixels is None:
-        raise ValueError("truncated, damaged, or not an image that OpenCV can decode")
+        raise ValueError("not an image that OpenCV can decode; save it as PNG")
     return pixels
 
 

@@ -22,7 +22,7 @@ from src.runs.summary import amend_summary
 from src.utils.console import console
 from src.utils.processes import end_with_parent
 
-COMMANDS = ("train", "eval")
+COMMANDS = ("train", "eval", "check_device")
 PATIENCE = 5  # seconds that the others get to end by themselves after the first has failed
 
 
@@ -113,7 +113,7 @@ class Job:
         if self.run_file.exists():
             amend_summary(self._run_directory(), status="failed", reason=reason)
         console.print("error:", style="bold red", end=" ")
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        console.print(reason, highlight=False, soft_wrap=True)
         return 1
 
     def _keep_logs(self) -> dict[str, Path]:
@@ -148,9 +148,8 @@ def main() -> None:
     if len(arguments) < 2 or not arguments[0].isdigit() or arguments[1] not in COMMANDS:
         console.print("error:", style="bold red", end=" ")
         console.print(
-            "expected python -m src.distributed RANKS COMMAND [overrides], COMMAND train or eval, "
-            "as python -m src.distributed 2 train experiment=demo",
-            markup=False,
+            "expected python -m src.distributed RANKS COMMAND [overrides], COMMAND train, eval or "
+            "check_device, as python -m src.distributed 2 train experiment=demo",
             highlight=False,
             soft_wrap=True,
         )

@@ -121,6 +121,11 @@ class Evaluator:
             metric.clear()
         return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
 
+    def holds(self, class_name: str, count: int) -> bool:
+        """Whether a class has a pixel in the labels of the first `count` samples."""
+        class_id = list(self.class_names).index(class_name)
+        return any((self.samples[i].label == class_id).any() for i in range(count))
+
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates the first `count` samples; `on_sample` is called after each of this rank's."""
         for metric in (self.metric, *self.extra_metrics):

@@ -140,6 +140,11 @@ class Trainer:
             logger.close(failed=kind is not None)
 
     @property
+    def val_count(self) -> int:
+        """How many samples a validation takes."""
+        return self._count(self.evaluator)
+
+    @property
     def checkpoint_dir(self) -> Path:
         """Where the checkpoints of the run lie."""
         return self.output_dir / "checkpoints"
@@ -345,7 +350,7 @@ class Trainer:
 
     def evaluate(self, evaluator: Evaluator) -> Evaluation:
         """Evaluates at native resolution, with a progress bar."""
-        count = min(len(evaluator.samples), self.limit_val_batches or 2**62)
+        count = self._count(evaluator)
         with progress() as bar:
             task = bar.add_task("evaluating", total=len(evaluator.share(count)))
 
@@ -354,6 +359,9 @@ class Trainer:
                 self.checkpointing.signals.obey()
 
             return evaluator.run(count, advance)
+
+    def _count(self, evaluator: Evaluator) -> int:
+        return min(len(evaluator.samples), self.limit_val_batches or 2**62)
 
     def predict(
         self,

@@ -1,4 +1,4 @@
-"""Writes a network to a file for use elsewhere; the file is kept if it computes what the network does."""
+"""Writes a network to a file for use elsewhere, and keeps it if it computes the same."""
 
 import logging
 import os

@@ -1,19 +1,15 @@
 """The names that checkpoints of the world give to the parameters of our networks."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mindspore import nn
 
+from src.models.backbones.efficientnet_lite import EfficientNetLite
 from src.models.backbones.vgg import VGG
+from src.models.torch_files import TORCH_NAMES
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
-
-_TORCH = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,16 @@ class KeyMap:
     normalization: Normalization | None = None
     biases: dict[str, str] = field(default_factory=dict)
 
-    def count(self, stored: Collection[str]) -> int:
-        """How many of the network's parameters `stored` holds under these names."""
-        return sum(name in stored for name in self.names.values())
+    def count(self, stored: Iterable[str]) -> Counter[str]:
+        """How many of these names `stored` has behind each prefix, as `""` or `"encoder."`."""
+        wanted = set(self.names.values())
+        return Counter(
+            prefix for name in stored for prefix, rest in _splits(name) if rest in wanted
+        )
 
 
 def key_maps_of(network: nn.Cell) -> list[KeyMap]:
-    """All key_maps that fit the network; of two that explain a file equally well, the first counts.
+    """All key maps that fit the network; of two that explain a file equally well, the first counts.
 
     Args:
         network: An `FCN`.
@@ -59,6 +58,9 @@ def key_maps_of(network: nn.Cell) -> list[KeyMap]:
             _of_cells("the MindSpore model zoo's", ours, zoo, TUTORIAL_BGR),
             _of_cells("torchvision's", ours, torch, IMAGENET_RGB, _torch_leaf),
         ]
+    if isinstance(backbone, EfficientNetLite):
+        published = {f"backbone.{own}": name for own, name in backbone.published_names.items()}
+        return [*found, KeyMap("the published", published, backbone.normalization)]
     if hasattr(backbone, "mindcv_names"):
         mindcv = {f"backbone.{name}": plain for name, plain in backbone.mindcv_names.items()}
         torch = {name: _torchvision_resnet(plain) for name, plain in mindcv.items()}
@@ -68,6 +70,13 @@ def key_maps_of(network: nn.Cell) -> list[KeyMap]:
             KeyMap("torchvision's", torch, IMAGENET_RGB),
         ]
     return [*found, KeyMap("the backbone's own", inner)]
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """`a.b` → ("", "a.b"), ("a.", "b")."""
+    parts = name.split(".")
+    for i in range(len(parts)):
+        yield "".join(f"{part}." for part in parts[:i]), ".".join(parts[i:])
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ _HEAD = {"backbone.conv6.0": "classifier.0", "backbone.conv7.0": "classifier.3"}
 
 
 def _torch_leaf(leaf: str) -> str:
-    return _TORCH.get(leaf, leaf)
+    return TORCH_NAMES.get(leaf, leaf)
 
 
 def _of_cells(

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mindspore import Parameter, Tensor, nn
 from safetensors import safe_open
 
 from src.models.key_maps import KeyMap, key_maps_of
+from src.models.torch_files import is_torch_file, read_torch_file
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
@@ -20,7 +22,9 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
-_TORCH_SUFFIXES = (".pth", ".pt")
+_TORCH_SUFFIXES = {".pth", ".pt"}
+# Names that DataParallel and torch.compile put around the cells they wrap, wherever they are
+_TORCH_WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 # Below this share of the backbone a file is taken for that of another network
 _LEAST_FRACTION = 0.1
 # fc6 and fc7 may have other widths than the file's, as the class scores: they are new then
@@ -33,6 +37,7 @@ class LoadReport:
 
     Attributes:
         key_map: Whose names the file has.
+        prefix: What the file puts before them, as `encoder.`.
         loaded: Parameters of the network (our names) that now have the file's values.
         missing: Parameters of the network that the file does not hold.
         left_over: Names in the file that the network has no use for; optimizer states not counted.
@@ -42,6 +47,7 @@ class LoadReport:
     """
 
     key_map: str
+    prefix: str
     loaded: list[str]
     missing: list[str]
     left_over: list[str]
@@ -51,21 +57,21 @@ class LoadReport:
 
 
 def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a `.ckpt`, `.safetensors`, `.pth` or `.pt` file, by the file's names.
+    """Reads all arrays of a MindSpore, safetensors or PyTorch file, by the file's names.
+
+    A PyTorch file is known by its content, whatever its suffix: `.pth`, `.pth.tar`, even `.ckpt`.
 
     Raises:
-        UserError: There is no such file, it is damaged, empty or of another kind, or torch is
-            needed and missing.
+        UserError: There is no such file, it may not be read, is damaged, empty, of another kind, or
+            holds more than parameters.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint")
-    if path.suffix not in (".ckpt", ".safetensors", *_TORCH_SUFFIXES):
-        raise UserError(f"{path}: expected a .ckpt, .safetensors, .pth or .pt file")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path}: may not be read by this user; its owner can chmod a+r it")
     try:
-        arrays = _read_torch(path) if path.suffix in _TORCH_SUFFIXES else _read_mindspore(path)
+        arrays = _read(path)
     except UserError:
         raise
     except Exception as error:  # the readers raise whatever their parsers do
@@ -82,9 +88,10 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
 def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> LoadReport:
     """Loads what fits from a file into an `FCN`; logs what did and what did not.
 
-    The file's key_map is the one that explains most of it. Weights of fully connected layers become
-    those of convolutions. Score layers that the file lacks, or has for another number of classes,
-    keep their start: so FCN-16s continues from FCN-32s, and a new task from an old one.
+    The key map is the one that explains most of the file, with whatever the file puts before all
+    names. Weights of fully connected layers become those of convolutions. Score layers that the
+    file lacks, or has for another number of classes, keep their start: so FCN-16s continues from
+    FCN-32s, and a new task from an old one.
 
     Args:
         network: Left untouched if an error is raised.
@@ -95,13 +102,15 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
         UserError: The file is of another architecture, or, if `strict`, differs in anything.
     """
     stored = read_parameters(path)
-    key_map = max(key_maps_of(network), key=lambda each: each.count(stored))
+    key_map, prefix = _best_key_map(key_maps_of(network), stored)
+    inner = {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}
     parameters = network.parameters_dict()
-    values, mismatch = _match(key_map, stored, parameters)
-    used = {*key_map.names.values(), *key_map.biases.values()}
+    values, mismatch = _match(key_map, inner, parameters)
+    used = {prefix + name for name in (*key_map.names.values(), *key_map.biases.values())}
     backbone = [name for name in parameters if name.startswith("backbone.")]
     report = LoadReport(
         key_map=key_map.title,
+        prefix=prefix,
         loaded=list(values),
         missing=[name for name in parameters if name not in values and name not in mismatch],
         left_over=[n for n in stored if n not in used and not _is_training_state(n, stored)],
@@ -119,6 +128,15 @@ def load_weights(network: nn.Cell, path: str | Path, strict: bool = False) -> Lo
     return report
 
 
+def _best_key_map(key_maps: Sequence[KeyMap], stored: Collection[str]) -> tuple[KeyMap, str]:
+    """The key map that explains most names, and the prefix before them; the shortest that does."""
+    counts = [(each, prefix, n) for each in key_maps for prefix, n in each.count(stored).items()]
+    key_map, prefix, _ = max(
+        counts, key=lambda each: (each[2], -len(each[1])), default=(key_maps[0], "", 0)
+    )
+    return key_map, prefix
+
+
 def _exported_normalization(path: str | Path) -> Normalization | None:
     """What a safetensors file of ours says that its weights expect."""
     if Path(path).suffix != ".safetensors":
@@ -130,6 +148,16 @@ def _exported_normalization(path: str | Path) -> Normalization | None:
     return Normalization(about["color_order"], json.loads(about["mean"]), json.loads(about["std"]))
 
 
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if is_torch_file(path):
+        return {_TORCH_WRAPPERS.sub("", name): v for name, v in read_torch_file(path).items()}
+    if path.suffix in (".ckpt", ".safetensors"):
+        return _read_mindspore(path)
+    if not _TORCH_SUFFIXES.isdisjoint(path.suffixes):
+        raise ValueError("no file of torch.save")
+    raise UserError(f"{path}: expected a .ckpt, .safetensors, .pth or .pt file")
+
+
 def _read_mindspore(path: Path) -> dict[str, np.ndarray]:
     entries = ms.load_checkpoint(str(path), format=path.suffix[1:])
     tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
@@ -137,25 +165,6 @@ def _read_mindspore(path: Path) -> dict[str, np.ndarray]:
         # NumPy has no bfloat16
         name: (value.float() if value.dtype == ms.bfloat16 else value).asnumpy()
         for name, value in tensors.items()
-    }
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path}: a PyTorch file needs torch, which is not installed; pip install torch, or "
-            "save the weights as .safetensors"
-        ) from error
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):  # training scripts put the weights one level down
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    return {
-        name.removeprefix("module."): (v.float() if v.is_floating_point() else v).numpy()
-        for name, v in content.items()
-        if isinstance(v, torch.Tensor)
     }
 
 
@@ -222,7 +231,7 @@ def _require_same_kind(
     known = [n for n in (*report.loaded, *report.shape_mismatch) if n.startswith("backbone.")]
     file_has, network_has = (
         any(name.endswith((".gamma", ".running_mean")) for name in names)
-        for names in (stored, backbone)
+        for names in ([n for n in stored if n.startswith(report.prefix)], backbone)
     )
     if known and file_has != network_has:
         raise UserError(
@@ -267,9 +276,10 @@ def _some(names: Collection[str], most: int = 3) -> str:
 def _log(report: LoadReport, path: str | Path, backbone: int) -> None:
     in_backbone = sum(name.startswith("backbone.") for name in report.loaded)
     others = len(report.loaded) - in_backbone
+    prefix = f" with prefix '{report.prefix}'" if report.prefix else ""
     log.info(
-        f"{path}: {report.key_map} names; {in_backbone} of {backbone} parameters of the backbone "
-        f"loaded, {others} of the score and upscore layers"
+        f"{path}: {report.key_map} names{prefix}; {in_backbone} of {backbone} parameters of the "
+        f"backbone loaded, {others} of the score and upscore layers"
     )
     absent = [name for name in report.missing if name.startswith("backbone.")]
     new = [name for name in report.missing if not name.startswith("backbone.")]

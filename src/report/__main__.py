@@ -4,9 +4,11 @@ Prints a table over the runs in DIR (experiments/), seeds grouped as mean ± std
 HTML page, and a CSV, a Markdown and a PNG file of the same name (DIR/report.html).
 """
 
+import os
 import sys
 from pathlib import Path
 
+from src.cli.environment import provide_home
 from src.report.chart import draw_groups
 from src.report.page import page
 from src.runs.reading import SCORES, read_runs
@@ -23,6 +25,8 @@ def main(arguments: list[str]) -> None:
         UserError: An argument is not understood, or there are no runs.
     """
     root, output = _parse(arguments)
+    if output.parent.is_dir() and not os.access(output.parent, os.W_OK):
+        raise UserError(f"{output.parent}: not writable; give output=FILE.html in another folder")
     overview = Overview.of(read_runs(root))
     if not overview.trained and not overview.evaluated:
         raise UserError(f"{root}: holds no runs that can be read; train one, or give their folder")
@@ -30,7 +34,7 @@ def main(arguments: list[str]) -> None:
         console.print(table)
     for run in [*overview.trained, *overview.evaluated]:
         if run.status == "failed":
-            console.print(f"{run.name} failed: {run.reason}", style="red", markup=False)
+            console.print(f"{run.name} failed: {run.reason}", style="red")
     write_text(output.with_suffix(".csv"), to_csv(overview))
     write_text(output.with_suffix(".md"), to_markdown(overview))
     also = ".csv and .md"
@@ -38,17 +42,17 @@ def main(arguments: list[str]) -> None:
         draw_groups(output.with_suffix(".png"), overview, f"runs in {root}")
         also = ".csv, .md and .png"
     write_text(output, page(overview, root, output.parent))
-    console.print(f"{output}, and as {also}", markup=False, soft_wrap=True)
+    console.print(f"{output}, and as {also}", soft_wrap=True)
 
 
 def _parse(arguments: list[str]) -> tuple[Path, Path]:
     root, output = Path("experiments"), None
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals:
+        if not equals or Path(argument).is_dir():
             root = Path(argument)
         elif key == "output" and Path(value).suffix == ".html":
-            output = Path(value)
+            output = Path(value).expanduser()
         elif key == "output":
             raise UserError(f"output={value}: expected a file name that ends in .html")
         else:
@@ -58,12 +62,13 @@ def _parse(arguments: list[str]) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
-        console.print(__doc__.strip(), markup=False, highlight=False)
+        console.print(__doc__.strip(), highlight=False)
         sys.exit()
     setup_logging()
+    provide_home()
     try:
         main(sys.argv[1:])
     except UserError as error:
         console.print("error:", style="bold red", end=" ")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(1)

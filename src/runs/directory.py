@@ -153,17 +153,36 @@ def newest_checkpoint(experiments_dir: str | Path) -> Path:
         wanted = summary.get("command") == "train" and summary["status"] == "completed"
         if not wanted or summary["task_name"] in ("debug", "benchmark"):
             continue
-        for name in ("best.ckpt", "last.ckpt"):
-            checkpoint = summary_path.parent / "checkpoints" / name
-            if checkpoint.exists():
-                found.append((summary_path.stat().st_mtime, checkpoint))
-                break
+        if checkpoint := _best_or_last(summary_path.parent):
+            found.append((summary_path.stat().st_mtime, checkpoint))
     if not found:
         raise UserError(
             f"no completed training run in {experiments_dir}/: train one first "
             "(make demo, or python -m src.train), or give ckpt_path=FILE"
         )
     return max(found)[1]
+
+
+def checkpoint_at(path: str) -> str:
+    """What stands for a run's directory: its best checkpoint, or else the last. A file is itself.
+
+    Raises:
+        UserError: The directory has no checkpoint.
+    """
+    if not Path(path).is_dir():
+        return path
+    checkpoint = _best_or_last(Path(path))
+    if checkpoint is None:
+        raise UserError(
+            f"{path}: has no checkpoints/best.ckpt or last.ckpt in it; give the directory of a "
+            "training run, as experiments/train/runs/TIME, or a file"
+        )
+    return str(checkpoint)
+
+
+def _best_or_last(run: Path) -> Path | None:
+    paths = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    return next(filter(Path.exists, paths), None)
 
 
 def run_directory_of(checkpoint: Path) -> Path | None:

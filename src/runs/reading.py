@@ -62,7 +62,7 @@ def read_runs(root: Path) -> list[Run]:
     for path in _run_directories(root):
         try:
             run = read_run(path, path.relative_to(root).as_posix())
-        except (UserError, ValueError) as error:
+        except (UserError, ValueError, OSError) as error:
             log.warning("run left out: %s", error)
             continue
         if run.command in ("train", "eval"):

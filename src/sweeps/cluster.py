@@ -152,7 +152,10 @@ class Submission:
         signal.pthread_sigmask(signal.SIG_BLOCK, time_is_up)
         self._process = start(self.job, self._environment)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, time_is_up)
-        return self._process.wait()
+        exit_code = self._process.wait()
+        if exit_code == 128 + signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+            _requeue_if_preempted(os.environ["SLURM_JOB_ID"])
+        return exit_code
 
     def checkpoint(self) -> Any:
         """Lets the job save its state, and gives what goes on with it."""
@@ -196,3 +199,10 @@ class Submitted:
     def send_signal(self, number: int) -> None:
         """Cancels the job: the cluster tells its process to end."""
         self._submitted.cancel(check=False)
+
+
+def _requeue_if_preempted(job_id: str) -> None:
+    """SLURM itself queues again what it has to kill, but not what saves and ends in time."""
+    shown = subprocess.run(["scontrol", "show", "job", job_id], capture_output=True, text=True)
+    if "PreemptTime=" in shown.stdout and "PreemptTime=None" not in shown.stdout:
+        subprocess.run(["scontrol", "requeue", job_id])

@@ -23,7 +23,7 @@ class Job:
     overrides: tuple[str, ...]  # that set it apart, in Hydra's grammar
     common: tuple[str, ...]  # what all jobs of the sweep are given
     path: Path
-    shares: tuple[str, ...] = ()  # of the machine, for as long as it is beside others
+    resource_overrides: tuple[str, ...] = ()  # its part of the machine, beside other jobs
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -48,8 +48,8 @@ class Job:
     def arguments(self) -> list[str]:
         """The command line that begins it, or goes on with it, in its directory."""
         if self.has_begun:
-            return [f"resume='{self.path}'", *self.shares]
-        return [*self.alone(), *self.shares, f"output_dir='{self.path}'"]
+            return [f"resume={self.path}", *self.resource_overrides]
+        return [*self.alone(), *self.resource_overrides, f"output_dir={self.path}"]
 
     def alone(self) -> list[str]:
         """The command line that repeats it outside of its sweep."""
@@ -74,7 +74,7 @@ class SweepDirectory:
         common: Overrides that all jobs are given; of a resumed sweep those of its start count.
         config: The config of the sweep, as YAML.
         resumed: The directory holds a sweep, and this process goes on with it.
-        shares: Overrides that all jobs are given besides, each time they are begun or gone on with.
+        resource_overrides: What all jobs are given besides, each time they are begun or resumed.
 
     Raises:
         UserError: The directory already holds a sweep (`resumed`: another process is at work in
@@ -87,10 +87,10 @@ class SweepDirectory:
         common: Sequence[str],
         config: str,
         resumed: bool,
-        shares: Sequence[str] = (),
+        resource_overrides: Sequence[str] = (),
     ) -> None:
         self.path = path
-        self.common, self.shares = tuple(common), tuple(shares)
+        self.common, self.resource_overrides = tuple(common), tuple(resource_overrides)
         self.jobs: list[Job] = []
         key = "resume_sweep" if resumed else "hydra.sweep.dir"
         try:
@@ -122,4 +122,4 @@ class SweepDirectory:
 
     def _job(self, number: int, overrides: Sequence[str]) -> Job:
         path = self.path / str(number)
-        return Job(number, tuple(overrides), self.common, path, self.shares)
+        return Job(number, tuple(overrides), self.common, path, self.resource_overrides)

@@ -63,7 +63,7 @@ class Pool:
         raised. With `stop_on_error` no job is begun after one has failed.
         """
         stopped = False
-        with SweepProgress() as board:
+        with SweepProgress() as progress:
             try:
                 while True:
                     while len(self._running) < self._slots and not stopped:
@@ -73,27 +73,27 @@ class Pool:
                         if job.status == "completed":
                             watcher.ended(job)
                         else:
-                            self._begin(job, board)
+                            self._begin(job, progress)
                     if not self._running:
                         return
                     time.sleep(POLL_SECONDS)
                     for job in self._ended(watcher):
-                        board.ended(job)
+                        progress.ended(job)
                         watcher.ended(job)
                         stopped |= stop_on_error and job.status == "failed"
-                    board.show(list(self._running))
+                    progress.show(list(self._running))
             except KeyboardInterrupt as interrupt:
-                self._interrupt(interrupt, board)
+                self._interrupt(interrupt, progress)
                 raise
 
-    def _begin(self, job: Job, board: SweepProgress) -> None:
+    def _begin(self, job: Job, progress: SweepProgress) -> None:
         queued = self._find(job)
         if queued is not None:
-            board.say(f"job {job.number} is still in the cluster's queue, or at work there")
+            progress.say(f"job {job.number} is still in the cluster's queue, or at work there")
         while queued is None and job.is_at_work:  # left behind by a sweep that was killed
-            board.say(f"job {job.number} is still at work in another process: waiting for it")
+            progress.say(f"job {job.number} is still at work in another process: waiting for it")
             time.sleep(5 * POLL_SECONDS)
-        board.began(job)
+        progress.began(job)
         with HeldSignals():  # none may fall between a job's start and its entry here
             self._running[job] = queued or self._start(job)
 
@@ -107,7 +107,7 @@ class Pool:
                 settle(job, exit_code, interrupted=watcher is None)
                 yield job
 
-    def _interrupt(self, interrupt: KeyboardInterrupt, board: SweepProgress) -> None:
+    def _interrupt(self, interrupt: KeyboardInterrupt, progress: SweepProgress) -> None:
         """Passes it on; a second one stops at once, unsaved, and a third kills."""
         number = signal.SIGINT if type(interrupt) is KeyboardInterrupt else signal.SIGTERM
         log.warning(
@@ -121,7 +121,7 @@ class Pool:
                     handle.send_signal(sent)
                 while self._running:
                     for job in self._ended():
-                        board.ended(job)
+                        progress.ended(job)
                     time.sleep(POLL_SECONDS)
                 return
             except KeyboardInterrupt:

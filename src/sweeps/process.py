@@ -19,7 +19,15 @@ def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
     job.path.mkdir(parents=True, exist_ok=True)
     with open(job.path / CONSOLE, "ab") as console:
         return subprocess.Popen(
-            [sys.executable, "-m", "src.sweep_job", job.path, *job.alone(), "--", *job.shares],
+            [
+                sys.executable,
+                "-m",
+                "src.sweep_job",
+                job.path,
+                *job.alone(),
+                "--",
+                *job.resource_overrides,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,

@@ -1,21 +1,20 @@
-"""What a person sees of a sweep at work: a line a job, and the newest of each that runs."""
+"""The progress of a sweep on the screen: a line a job, and the newest log line of each."""
 
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from rich.live import Live
-from rich.table import Table
+from rich.markup import escape
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from src.sweeps.jobs import Job
 from src.utils.console import console
 
 log = logging.getLogger(__name__)
 
-_REFRESH_SECONDS = 0.5
 _TAIL = 4096  # bytes, enough for a line
 
 
@@ -23,14 +22,20 @@ class SweepProgress:
     """A live table of the jobs at work on a terminal; on a pipe, the lines alone."""
 
     def __init__(self) -> None:
-        self._began: dict[Job, float] = {}
         self._said = ""
-        self._shown = 0.0
-        self._live = Live(console=console, transient=True, auto_refresh=False)
+        self._tasks: dict[Job, TaskID] = {}
+        self._live = Progress(
+            TextColumn("job {task.fields[number]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+            refresh_per_second=2,
+            disable=not console.is_terminal,
+        )
 
     def __enter__(self) -> "SweepProgress":
-        if console.is_terminal:
-            self._live.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -46,32 +51,26 @@ class SweepProgress:
 
     def began(self, job: Job) -> None:
         """Logs that a job begins or goes on."""
-        self._began[job] = time.monotonic()
+        self._tasks[job] = self._live.add_task("starting", number=job.number)
         begins = "goes on" if job.has_begun else "begins"
         log.info("job %d %s: %s", job.number, begins, " ".join(job.overrides) or "nothing varies")
 
     def ended(self, job: Job) -> None:
         """Logs how a job ended."""
+        task = self._tasks.pop(job)
+        seconds = self._live.tasks[self._live.task_ids.index(task)].elapsed or 0.0
+        self._live.remove_task(task)
         reason = job.summary.get("reason")
         level = logging.ERROR if job.status == "failed" else logging.INFO
-        seconds = time.monotonic() - self._began[job]
         text = f"job {job.number} {job.status} after {seconds:.0f} s"
         log.log(level, "%s%s", text, f": {reason}" if reason else "")
 
     def show(self, running: list[Job]) -> None:
-        """Refreshes the live table."""
-        now = time.monotonic()
-        if not self._live.is_started or now - self._shown < _REFRESH_SECONDS:
-            return
-        self._shown = now
-        table = Table(box=None)
-        for name in ("job", "seconds", "newest line of its log"):
-            table.add_column(name, justify="left" if "line" in name else "right", no_wrap=True)
-        for job in running:
-            seconds = now - self._began[job]
-            newest = newest_line(job.log_file) or "starting"
-            table.add_row(str(job.number), f"{seconds:.0f}", newest)
-        self._live.update(table, refresh=True)
+        """Takes the newest lines of the jobs' logs."""
+        if not self._live.disable:
+            for job in running:
+                newest = newest_line(job.log_file) or "starting"
+                self._live.update(self._tasks[job], description=escape(newest))
 
 
 def newest_line(log_file: Path) -> str:

@@ -23,8 +23,14 @@ from rich.table import Table
 
 log = logging.getLogger(__name__)
 
-# A pipe has no width: 80 columns would break tables and paths
-console = Console(width=None if os.isatty(1) or "COLUMNS" in os.environ else 120)
+for _stream in (sys.stdout, sys.stderr):
+    # A screen without a character of ours (PYTHONIOENCODING, LC_ALL=C, a code page) shows another
+    if getattr(_stream, "errors", None) in ("strict", "surrogateescape"):
+        _stream.reconfigure(errors="replace")
+
+# A pipe has no width: 80 columns would break tables and paths. Names of classes, runs and files
+# may hold brackets, which are no markup.
+console = Console(width=None if os.isatty(1) or "COLUMNS" in os.environ else 120, markup=False)
 
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -39,13 +45,11 @@ class _LogFile(logging.FileHandler):
 
 def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
     """Sends our log lines to the screen, and to `path` with DEBUG lines and every traceback."""
-    screen = RichHandler(
-        console=console, show_path=False, show_time=True, log_time_format="[%X]", markup=False
-    )
+    screen = RichHandler(console=console, show_path=False, show_time=True, log_time_format="[%X]")
     screen.setLevel(logging.DEBUG if verbose else logging.INFO)
     handlers: list[logging.Handler] = [screen]
     if path is not None:
-        file = _LogFile(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter(_LINE))
         handlers.append(file)
     root = logging.getLogger("src")
@@ -61,7 +65,7 @@ def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
 def progress(transient: bool = True) -> Progress:
     """A bar for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -32,9 +32,10 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
         aside.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error_summary(error)
         raise UserError(
-            f"{path}: could not be written ({error_summary(error)}); "
-            "make room or give another output_dir; what was there before is unchanged"
+            f"{path}: could not be written ({reason}); make room or choose another folder; what "
+            "was there before is unchanged"
         ) from error
 
 

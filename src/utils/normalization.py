@@ -28,9 +28,9 @@ class Normalization:
                 kind = "positive numbers" if name == "std" else "numbers"
                 raise UserError(f"{name}={values}: expected three {kind} on the 0–255 scale")
             if 0 < max(values) < 1 or (name == "mean" and max(values) == 1):
-                scaled = ",".join(f"{255 * v:g}" for v in values)
+                given, scaled = (",".join(f"{k * v:g}" for v in values) for k in (1, 255))
                 raise UserError(
-                    f"{name}={values}: on the 0–1 scale; expected that of 0–255: "
+                    f"dataset.{name}=[{given}]: on the 0–1 scale; expected the 0–255 scale: "
                     f"dataset.{name}=[{scaled}]"
                 )
             object.__setattr__(self, name, values)

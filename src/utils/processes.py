@@ -20,6 +20,14 @@ def available_cores() -> int:
     return len(own_cores())
 
 
+def default_workers(cores: int) -> int:
+    """Threads that read images ahead, where nobody has said how many.
+
+    A third of their work holds Python's lock: beyond a few they wait for each other.
+    """
+    return min(cores, 8)
+
+
 def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:
     """Asks Linux to send this process a signal when its parent ends, however it ends.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli.environment import load_env
+from src.cli.environment import load_env, provide_home
 from src.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,3 +53,36 @@ def test_a_line_that_is_none_is_named(tmp_path, line):
 
 def test_no_file_is_no_mistake(tmp_path):
     load_env(tmp_path / ".env")
+
+
+PLACES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """An environment without the variables of a home directory; what a test sets there goes."""
+    for name in ("HOME", *PLACES):
+        monkeypatch.setenv(name, "")  # so that it is undone afterwards
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_writable_home_directory_is_left_alone(homeless, tmp_path):
+    homeless.setenv("HOME", str(tmp_path))
+    provide_home()
+    assert os.environ["HOME"] == str(tmp_path) and not set(PLACES) & set(os.environ)
+
+
+def test_beside_a_home_directory_that_is_not_writable_libraries_have_a_place(homeless):
+    homeless.setenv("HOME", "/proc/nobody")
+    homeless.setenv("XDG_CONFIG_HOME", "/my/own")
+    provide_home()
+    assert (os.environ["HOME"], os.environ["XDG_CONFIG_HOME"]) == ("/proc/nobody", "/my/own")
+    assert os.access(os.environ["XDG_CACHE_HOME"], os.W_OK)
+
+
+def test_who_has_no_home_directory_gets_one_for_the_time(homeless):
+    homeless.setattr(os.path, "expanduser", lambda path: path)  # as for an unknown user id
+    provide_home()
+    assert os.access(os.environ["HOME"], os.W_OK)
+    assert os.environ["XDG_CACHE_HOME"] == os.environ["HOME"]

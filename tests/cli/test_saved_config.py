@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from src.cli.paths import quoted, value_of
 from src.cli.saved_config import ResumedRun, apply_run, with_choices_of_run
 from src.utils.errors import UserError
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Of a run in a folder whose name Hydra wants in quotes."""
-    run = tmp_path / "run (1)"
+    """Of a run in a folder whose name is none in Hydra's grammar."""
+    run = tmp_path / "my run's (1), #2"
     (run / ".hydra").mkdir(parents=True)
     (run / "checkpoints").mkdir()
     for name in ("config.resolved.yaml", "summary.json", "checkpoints/best.ckpt"):
@@ -25,13 +26,32 @@ def checkpoint(tmp_path):
 
 
 def test_a_quoted_path_is_that_path(checkpoint):
-    completed = with_choices_of_run([f"ckpt_path='{checkpoint}'"], "eval")
+    completed = with_choices_of_run([f"ckpt_path={quoted(checkpoint)}"], "eval")
     assert completed[:3] == ["dataset=shapes", "model=fcn16s", "model/backbone=compact"]
 
 
+def test_a_runs_directory_is_replaced_by_its_checkpoint(checkpoint):
+    completed = with_choices_of_run([f"ckpt_path={quoted(checkpoint.parents[1])}"], "predict")
+    assert completed[0] == "dataset=shapes"
+    assert value_of(completed[-1]) == str(checkpoint)
+
+
+def test_a_checkpoint_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(UserError, match="nowhere.ckpt: no such file"):
+        with_choices_of_run([f"ckpt_path={tmp_path}/nowhere.ckpt"], "eval")
+
+
+def test_a_resumed_run_keeps_its_directory_whatever_its_name(checkpoint):
+    run = checkpoint.parents[1]
+    (run / ".hydra" / "overrides.yaml").write_text("[]")
+    arguments = [f"resume={quoted(run)}"]
+    completed = ResumedRun.of(arguments).arguments(arguments)
+    assert [value_of(a) for a in completed if a.startswith("output_dir=")] == [str(run)]
+
+
 def test_groups_of_the_command_line_replace_those_of_the_run(checkpoint):
-    completed = with_choices_of_run([f"ckpt_path='{checkpoint}'", "model=fcn8s"], "eval")
-    assert completed == ["dataset=shapes", f"ckpt_path='{checkpoint}'", "model=fcn8s"]
+    completed = with_choices_of_run([f"ckpt_path={quoted(checkpoint)}", "model=fcn8s"], "eval")
+    assert completed == ["dataset=shapes", f"ckpt_path={quoted(checkpoint)}", "model=fcn8s"]
 
 
 @pytest.mark.parametrize("content", [None, "", "hydra: [", "hydra: {}"])
@@ -41,7 +61,7 @@ def test_a_run_copied_without_its_hydra_folder_is_named(checkpoint, content):
     if content is not None:
         file.write_text(content)
     with pytest.raises(UserError, match="hydra.yaml: cannot be read"):
-        with_choices_of_run([f"ckpt_path='{checkpoint}'"], "eval")
+        with_choices_of_run([f"ckpt_path={quoted(checkpoint)}"], "eval")
 
 
 def test_keys_that_have_gone_since_are_left_out_of_a_runs_config(checkpoint):
@@ -105,7 +125,7 @@ def test_the_metrics_of_a_run_are_chosen_for_eval_alone(checkpoint):
     hydra = OmegaConf.load(file)
     hydra.hydra.runtime.choices.metrics = "boundary_iou"
     OmegaConf.save(hydra, file)
-    arguments = [f"ckpt_path='{checkpoint}'"]
+    arguments = [f"ckpt_path={quoted(checkpoint)}"]
     assert "metrics=boundary_iou" in with_choices_of_run(arguments, "eval")
     assert "metrics=boundary_iou" not in with_choices_of_run(arguments, "predict")
 
@@ -124,4 +144,4 @@ def test_a_run_that_stopped_early_says_what_goes_on(checkpoint, reason, repair):
     summary = {"status": "completed", "last": {"epoch": 3}, "reason": reason}
     (run / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(UserError, match=repair):
-        ResumedRun.of([f"resume={run}"])
+        ResumedRun.of([f"resume={quoted(run)}"])

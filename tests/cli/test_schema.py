@@ -10,7 +10,7 @@ from src.utils.errors import UserError
 
 REFERENCE = {
     "seed": 0,
-    "device": {"target": "CPU", "mode": "graph"},
+    "device": {"target": "CPU", "mode": "graph", "amp_level": "O0", "amp_dtype": "float16"},
     "trainer": {"_target_": "src.engine.trainer.Trainer", "max_epochs": 1, "accumulate": 1},
     "callbacks": {},
     "optimizer": {"_target_": "mindspore.nn.Momentum", "_partial_": True, "learning_rate": 0.1},

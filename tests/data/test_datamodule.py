@@ -1,5 +1,7 @@
 """Batches that are the same for a seed and an epoch, whatever the workers."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import cv2
@@ -142,8 +144,42 @@ def test_training_follows_the_normalisation_of_the_weights(root, tmp_path):
         ({"num_classes": None}, "num_classes=0"),
         ({"num_classes": 3, "class_names": ["a", "b"]}, "class_names names 2"),
         ({"num_classes": 300}, "num_classes=300: expected 2 to 255"),
+        ({"num_classes": None, "class_names": ["thing"]}, "one class .thing.*add the background"),
+        ({"num_classes": 3, "class_names": ["void", "road", "void"]}, "class_names: void, void: "),
+        ({"num_classes": 2, "class_names": ["Road", "road"]}, "differ in nothing or in case alone"),
+        ({"num_classes": 2, "class_names": ["B\u00e4r", "Ba\u0308r"]}, "class_names: Bär, Ba"),
     ],
 )
 def test_numbers_and_names_of_classes_must_agree(root, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         module(root, tmp_path, **options)
+
+
+def test_classes_txt_and_configured_names_must_be_the_same(root, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "classes.txt").write_text("sky\nroad\ncar\n")
+    for wrong in (["road", "sky", "car"], ["sky", "road"]):
+        with pytest.raises(
+            UserError, match=f"class_names={', '.join(wrong)}: classes.txt .*sky, road"
+        ):
+            module(copy, tmp_path, num_classes=None, class_names=wrong)
+    assert module(copy, tmp_path, num_classes=None).class_names == ("sky", "road", "car")
+    same = module(copy, tmp_path, num_classes=3, class_names=["sky", "road", "car"])
+    assert same.num_classes == 3
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_folder_without_images_is_told_before_class_names_are_asked_for(tmp_path, made):
+    if made:
+        (tmp_path / "set").mkdir()
+    expected = "holds no images" if made else "no such folder"
+    with pytest.raises(UserError, match=expected):
+        module(tmp_path / "set", tmp_path, num_classes=None)
+
+
+def test_ids_and_colours_must_be_as_many_as_the_classes(root, tmp_path):
+    for key, values in (("ids", [1, 2]), ("palette", [[0, 0, 0], [9, 9, 9]])):
+        source = functools.partial(FolderSource, **{key: values})
+        with pytest.raises(UserError, match=rf"dataset\.source\.{key}.*2 .* for 7 classes"):
+            SegDataModule(root, source, tmp_path / "prepared", num_classes=COUNT)

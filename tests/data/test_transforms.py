@@ -169,6 +169,27 @@ def test_wrong_normalisation_and_scale_ranges_are_refused():
         transform(scales=(2.0, 0.5))
 
 
+@pytest.mark.parametrize(
+    "name, given, scaled",
+    [
+        ("mean", (0.485, 0.456, 0.406), (123.675, 116.28, 103.53)),
+        ("std", (0.229, 0.224, 0.225), (58.395, 57.12, 57.375)),
+        ("mean", (0.5, 0.5, 0.5), (127.5, 127.5, 127.5)),
+    ],
+)
+def test_normalisation_on_the_0_to_1_scale_is_refused_with_that_of_0_to_255(name, given, scaled):
+    with pytest.raises(UserError, match=rf"dataset\.{name}=\[0\.\d.*0–1 scale") as caught:
+        Normalization(**{name: given})
+    repair = str(caught.value).rpartition(f"dataset.{name}=[")[2].rstrip("]").split(",")
+    assert tuple(map(float, repair)) == pytest.approx(scaled)
+    assert getattr(Normalization(**{name: scaled}), name) == scaled
+
+
+def test_images_may_be_taken_as_they_are():
+    plain = Normalization("rgb", (0, 0, 0), (1, 1, 1))
+    assert plain.apply(np.full((1, 1, 3), 7, np.uint8)).ravel().tolist() == [7, 7, 7]
+
+
 def test_an_exif_rotation_is_ignored_since_labels_know_none(tmp_path):
     from PIL import Image
 

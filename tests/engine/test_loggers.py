@@ -1,17 +1,23 @@
 """Logged scalars: rows that are on the disk at once; W&B that never stops a run."""
 
 import csv
+import io
 import json
 import logging
 import sys
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from PIL import Image
 
+from src.cli.command import compose_config
 from src.engine.loggers.csv import CsvLogger
+from src.engine.loggers.tensorboard import TensorBoardLogger
 from src.engine.loggers.wandb import WandbLogger
-from src.visualization.sheets import Case
+from src.visualization.sheets import Case, Classes
+
+CLASSES = Classes(("ground", "square"), np.array([[0, 0, 0], [128, 0, 0]], np.uint8))
 
 
 def rows(path):
@@ -61,6 +67,24 @@ def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
+def test_wandbs_own_variables_are_obeyed_unless_the_command_line_says_otherwise(
+    tmp_path, monkeypatch
+):
+    wandb = pytest.importorskip("wandb")
+    variables = {"PROJECT": "of-env", "ENTITY": "team", "TAGS": "a,b", "DIR": str(tmp_path)}
+    for name, value in (variables | {"MODE": "offline"}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # it reads them once a process
+    for arguments, project in ([], "of-env"), (["logger.wandb.project=mine"], "mine"):
+        wanted = ["logger=wandb", f"output_dir={tmp_path}/run", *arguments]
+        logger = started(instantiate(compose_config("train", wanted).logger.wandb))
+        run = logger._run
+        assert (run.project, run.entity, run.tags) == (project, "team", ("a", "b"))
+        logger.close(failed=False)
+    wandb.teardown()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+
+
 def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     Image.new("RGB", (8, 8)).save(tmp_path / "curves.png")
@@ -71,7 +95,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
     case = Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")
-    logger.log_masks("predictions", [case], {0: "ground", 1: "square", 255: "ignored"})
+    logger.log_masks("predictions", [case], CLASSES)
     logger.close(failed=False)
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     (table,) = media.glob("table/per_class_*.table.json")
@@ -110,5 +134,77 @@ def test_csv_leaves_pictures_to_the_run_directory(tmp_path):
     logger = CsvLogger(tmp_path)
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class"], [["ground"]])
-    logger.log_masks("predictions", [], {0: "ground"})
+    logger.log_masks("predictions", [], CLASSES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    return accumulator.Reload()
+
+
+def test_tensorboards_own_reader_finds_the_rows_of_the_csv(tmp_path):
+    loggers = [CsvLogger(tmp_path), started(TensorBoardLogger(tmp_path))]
+    for step, loss in enumerate([2.5, 1.5, 0.75], 1):
+        for logger in loggers:
+            logger.log({"train/loss": loss, "val/iou/road": loss / 4}, epoch=1, step=step)
+    loggers[1].close(failed=False)
+    found = events(tmp_path / "tensorboard")
+    for key in ("train/loss", "val/iou/road"):
+        logged = [(int(row["step"]), float(row[key])) for row in rows(tmp_path / "metrics.csv")]
+        assert [(event.step, event.value) for event in found.Scalars(key)] == logged
+
+
+def test_a_resumed_run_has_each_step_once_in_tensorboard(tmp_path):
+    first = started(TensorBoardLogger(tmp_path))
+    first.log({"train/loss": 3.0}, epoch=1, step=1)
+    saved = first.state_dict()
+    first.log({"train/loss": 9.0}, epoch=1, step=2)  # after the state that the run resumes from
+    first.close(failed=True)
+    second = TensorBoardLogger(tmp_path)
+    second.start({}, resume_id=first.run_id)
+    second.load_state_dict(saved)
+    for step, loss in ((2, 2.0), (3, 1.0)):
+        second.log({"train/loss": loss}, epoch=1, step=step)
+    second.close(failed=False)
+    found = events(tmp_path / "tensorboard").Scalars("train/loss")
+    assert [(event.step, event.value) for event in found] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "curves.png")
+    label = np.array([[0, 1], [255, 1]], np.uint8)
+    pred = np.array([[0, 0], [1, 1]], np.uint8)
+    logger = started(TensorBoardLogger(tmp_path), {"optimizer": {"learning_rate": 0.1}, "x": 1})
+    logger.log({"train/loss": 1.0}, epoch=1, step=7)
+    logger.log_images([tmp_path / "curves.png"])
+    logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
+    logger.log_masks(
+        "predictions", [Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")], CLASSES
+    )
+    logger.log_best({"val/miou": 0.5})
+    logger.close(failed=False)
+    found = events(tmp_path / "tensorboard")
+    (figure,) = found.Images("figures/curves")
+    assert (figure.step, figure.width, figure.height) == (7, 8, 6)
+    (masks,) = found.Images("predictions/a")
+    pixels = np.array(Image.open(io.BytesIO(masks.encoded_image_string)))
+    image, shown_label, shown_pred = np.split(pixels, 3, axis=1)
+    assert shown_pred.tolist() == [[[0, 0, 0]] * 2, [[128, 0, 0]] * 2]
+    assert shown_label[0].tolist() == [[0, 0, 0], [128, 0, 0]]
+    (table,) = found.Tensors("per_class/text_summary")
+    assert b"| square | nan |" in table.tensor_proto.string_val[0]
+    hparams = events(tmp_path / "tensorboard" / "hparams")
+    assert hparams.Scalars("best/val/miou")[0].value == 0.5
+    assert "_hparams_/session_start_info" in hparams.summary_metadata
+
+
+def test_without_the_package_tensorboard_is_off_and_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    logger = started(TensorBoardLogger(tmp_path))
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.load_state_dict({"step": 1})
+    logger.close(failed=False)
     assert list(tmp_path.iterdir()) == []

@@ -51,9 +51,14 @@ def test_two_ranks_with_half_the_batch_are_one_process_with_the_whole(workshop, 
     whole = ["dataset.batch_size=4", "trainer.gradient_clip=0.5", "trainer.max_epochs=3"]
     workshop.run("train", *options(data, *whole, "output_dir=one_process"))
     # Half the batch a rank, in two parts
-    half = ["dataset.batch_size=1", "trainer.accumulate=2", *whole[1:]]
+    half = [
+        "dataset.batch_size=1",
+        "trainer.accumulate=2",
+        "device.all_reduce_megabytes=0.1",
+        *whole[1:],
+    ]
     printed = workshop.run("distributed", "2", "train", *options(data, *half, "output_dir=ranks"))
-    assert "2 steps, 4 images a step, shared by 2 ranks" in printed
+    assert "2 steps, 4 images a step, shared by 2 processes" in printed
     assert "[WARNING]" not in printed and "best: epoch" in printed
 
     one, two = workshop.path / "one_process", workshop.path / "ranks"

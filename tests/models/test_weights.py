@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import pytest
 from mindspore import Tensor, nn
 from safetensors.numpy import save_file
 
+from src.models.backbones.efficientnet_lite import EfficientNetLite
 from src.models.backbones.mindcv import MindCVBackbone
 from src.models.backbones.vgg import VGG
 from src.models.fcn import FCN
 from src.models.weights import load_weights, read_parameters
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
+from tests.models.torch_writer import save_torch
 from tests.models.tutorial_network import TutorialFCN8s, randomise
 
 Arrays = dict[str, np.ndarray]
+ONES = np.ones(1, np.float32)
 
 
 def tiny(
@@ -332,25 +336,84 @@ def test_a_safetensors_file_of_ours_brings_its_normalisation(tmp_path):
     assert report.normalization == Normalization("bgr", (1, 2, 3), (4, 5, 6))
 
 
-def test_torch_files_load(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_torch_files_load_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     source, network = backbone_of(tiny()), tiny()
     content = renamed(source, "features", FEATURES[11, True], TORCH_NORM)
-    tensors = {f"module.{name}": torch.from_numpy(value) for name, value in content.items()}
-    tensors["module.features.1.num_batches_tracked"] = torch.tensor(7)
-    torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "vgg11_bn.pth")
-    report = load_weights(network, tmp_path / "vgg11_bn.pth")
-    assert report.key_map == "torchvision's"
+    content["features.1.num_batches_tracked"] = np.array(7)
+    path = save_torch({"state_dict": content, "epoch": 3}, tmp_path / "vgg11_bn.pth")
+    report = load_weights(network, path)
+    assert (report.key_map, report.normalization) == ("torchvision's", IMAGENET_RGB)
     assert len(report.loaded) == 8 * 5 + 2 * 2  # of fc6 and fc7 the weights and the biases
     assert "features.1.num_batches_tracked" not in report.left_over
     assert same(arrays(network), source, [n for n in report.loaded if "conv1" in n])
 
 
-def test_torch_file_without_torch_tells_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "vgg.pth").write_bytes(b"x")
-    with pytest.raises(UserError, match="needs torch.*pip install torch"):
-        read_parameters(tmp_path / "vgg.pth")
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "module._orig_mod.", "model.", "model.model.", "backbone.", "net."]
+    + ["encoder.", "module.model.encoder."],
+)
+def test_what_frameworks_put_before_the_names_is_seen_through(tmp_path, prefix):
+    source, network = backbone_of(tiny()), tiny()
+    content = renamed(source, "features", FEATURES[11, True], TORCH_NORM)
+    content = {f"{prefix}{name}": value for name, value in content.items()}
+    content["decode_head.conv.weight"] = np.ones((1, 1, 1, 1))
+    report = load_weights(network, save_torch(content, tmp_path / "x.pth"))
+    assert report.key_map == "torchvision's"
+    assert len(report.loaded) == 8 * 5 + 2 * 2
+    assert report.left_over[-1] == "decode_head.conv.weight"
+    assert same(arrays(network), source, [n for n in report.loaded if "conv1" in n])
+
+
+def test_dataparallel_around_a_part_of_the_network_is_seen_through(tmp_path):
+    source, network = backbone_of(tiny()), tiny()
+    content = renamed(source, "features.module", FEATURES[11, True], TORCH_NORM)
+    report = load_weights(network, save_torch(content, tmp_path / "x.pth"))
+    assert len(report.loaded) == 8 * 5 + 2 * 2
+
+
+def test_whole_torch_networks_lend_their_backbone(tmp_path):
+    """torchvision's fcn_resnet has a `backbone.`, and a head whose names begin alike."""
+    network = FCN(MindCVBackbone("resnet18"), 3)
+    content = {"classifier.0.weight": np.ones((1, 1, 1, 1)), "classifier.1.running_mean": ONES}
+    for name in network.backbone.mindcv_names.values():
+        shape = network.parameters_dict()[f"backbone.features.net.{name}"].shape
+        for ours, theirs in zip(NORM, TORCH_NORM, strict=True):
+            name = name.replace(f".{ours}", f".{theirs}")
+        content[f"backbone.{name.replace('down_sample', 'downsample')}"] = np.full(shape, 2.0)
+    report = load_weights(network, save_torch(content, tmp_path / "fcn_resnet18.pth"))
+    assert (report.key_map, report.prefix, report.fraction) == ("torchvision's", "backbone.", 1.0)
+    assert report.left_over == ["classifier.0.weight", "classifier.1.running_mean"]
+
+
+def test_published_efficientnet_lite_brings_its_normalisation(tmp_path):
+    source, network = EfficientNetLite(0), FCN(EfficientNetLite(0), 3)
+    randomise(source)
+    content = {source.published_names[n]: p.asnumpy() for n, p in source.parameters_and_names()}
+    content["_fc.weight"] = np.ones((1000, 1280))
+    report = load_weights(network, save_torch(content, tmp_path / "lite0.pth"))
+    assert (report.key_map, report.fraction) == ("the published", 1.0)
+    assert report.normalization == Normalization("rgb", (127, 127, 127), (128, 128, 128))
+    weight = network.backbone.blocks[3].expand_conv.weight.asnumpy()
+    assert np.array_equal(weight, source.blocks[3].expand_conv.weight.asnumpy())
+
+
+def test_torch_file_that_ends_like_mindspores_is_known_by_its_content(tmp_path):
+    content = renamed(backbone_of(tiny()), "features", FEATURES[11, True], TORCH_NORM)
+    path = save_torch({"state_dict": content}, tmp_path / "epoch3.ckpt")
+    assert load_weights(tiny(), path).key_map == "torchvision's"
+    with pytest.raises(UserError, match="lightning.ckpt: a PyTorch Lightning checkpoint"):
+        read_parameters(Path(__file__).parent / "data" / "lightning.ckpt")
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.pth.tar"])
+def test_damaged_torch_files_are_named(tmp_path, name):
+    whole = save_torch({"w": ONES}, tmp_path / "whole.pth").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"<html>"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: not a readable .* checkpoint of"):
+            read_parameters(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -361,6 +424,13 @@ def test_damaged_files_are_named(tmp_path, suffix, damage):
     path.chmod(0o644)
     path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "foreign": b"<html>"}[damage])
     with pytest.raises(UserError, match=f"broken{suffix}: not a readable {suffix} checkpoint"):
+        read_parameters(path)
+
+
+def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = save_torch({"w": ONES}, tmp_path / "theirs.pth")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(UserError, match="theirs.pth: may not be read by this user"):
         read_parameters(path)
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from src.runs.directory import RunDirectory, newest_checkpoint, run_directory_of
+from src.runs.directory import RunDirectory, checkpoint_at, newest_checkpoint, run_directory_of
 from src.utils.errors import UserError
 
 
@@ -74,3 +74,14 @@ def test_a_checkpoint_knows_its_run_by_the_config_beside_it(tmp_path):
     assert run_directory_of(path / "checkpoints" / "best.ckpt") is None
     (path / "config.resolved.yaml").touch()
     assert run_directory_of(path / "checkpoints" / "best.ckpt") == path
+
+
+def test_a_runs_directory_stands_for_its_best_checkpoint_or_else_the_last(tmp_path):
+    run = finished(tmp_path, "1", ckpt="last.ckpt")
+    assert checkpoint_at(str(run)) == f"{run}/checkpoints/last.ckpt"
+    (run / "checkpoints" / "best.ckpt").touch()
+    assert checkpoint_at(str(run)) == f"{run}/checkpoints/best.ckpt"
+    for other in (f"{run}/checkpoints/last.ckpt", "https://host/a.ckpt", "tutorial_fcn8s"):
+        assert checkpoint_at(other) == other
+    with pytest.raises(UserError, match="has no checkpoints/best.ckpt or last.ckpt"):
+        checkpoint_at(str(tmp_path))

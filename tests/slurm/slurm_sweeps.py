@@ -109,7 +109,8 @@ class Sweep:
     def wait(self, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + 120
         while not condition():
-            assert time.monotonic() < until, self._screen.read_text()
+            at_work = self.process.poll() is None and time.monotonic() < until
+            assert at_work, self._screen.read_text()
             time.sleep(0.1)
 
 
@@ -161,6 +162,22 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_where_it_was(site):
     with open(sweep.path / "0" / "metrics.csv", newline="") as file:
         steps = [row["step"] for row in csv.DictReader(file) if row["train/loss"]]
     assert steps == sorted(set(steps), key=int)
+
+
+@pytest.mark.parametrize("partition", ["main", "graceful"])
+def test_a_job_that_is_preempted_saves_and_goes_on_where_it_was(site, partition):
+    sweep = site.sweep(
+        f"preempted_{partition}", f"hydra.launcher.partition={partition}", "seed=1",
+        "+callbacks.slow._target_=slow.Slow", "trainer.max_epochs=2",
+    )  # fmt: skip
+    sweep.wait(lambda: "epoch 1/2" in sweep.log(0))
+    urgent = ["--partition=urgent", f"--cpus-per-task={site.cluster.cores}", "--output=/dev/null"]
+    site.cluster.ask("sbatch", *urgent, "--wrap=sleep 1")
+    sweep.end(0)
+    log = sweep.log(0)
+    assert log.count("SIGTERM: stopping where it can be saved") == 1
+    assert "going on after step" in log and log.count("epoch 2/2 ") == 1
+    assert sweep.submissions == 1
 
 
 def test_a_cancelled_sweep_leaves_nothing_in_the_queue_and_goes_on(site):

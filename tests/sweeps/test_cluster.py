@@ -25,6 +25,7 @@ cat queue""",
     "scancel": """sed -i "/^$1$/d" queue""",
     "sacct": "exit 1",
     "srun": "exit 1",
+    "scontrol": """[ "$1" = show ] && cat shown || echo "$*" >> asked""",
 }
 
 # Saves on SIGTERM, as a training run does
@@ -119,3 +120,19 @@ def test_what_the_cluster_refuses_is_one_line(queue, tmp_path):
     (tmp_path / "down").touch()
     with pytest.raises(UserError, match="squeue: Unable to contact slurm controller"):
         queue()
+
+
+@pytest.mark.parametrize(
+    ("shown", "requeues"),
+    [("PreemptTime=2026-11-27T10:43:24", True), ("PreemptTime=None", False), ("", False)],
+)
+def test_a_job_that_saves_while_it_is_preempted_is_queued_again(
+    queue, tmp_path, monkeypatch, shown, requeues
+):
+    (tmp_path / "shown").write_text(f"JobId=7 {shown}\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    ended = ["sh", "-c", "exit 143"]
+    monkeypatch.setattr(cluster, "start", lambda job, environment: subprocess.Popen(ended))
+    assert cluster.Submission(job(tmp_path), {}, str(tmp_path))() == 143
+    asked = tmp_path / "asked"
+    assert (asked.read_text() if asked.exists() else "") == ("requeue 7\n" if requeues else "")

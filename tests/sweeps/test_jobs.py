@@ -23,14 +23,14 @@ def test_jobs_and_what_is_common_to_them_are_remembered(tmp_path):
         ["seed=1", "model=fcn8s"], ["seed=1", "model=fcn16s"],
     ]  # fmt: skip
     assert again.jobs[1].path == tmp_path / "s" / "1"
-    assert again.jobs[1].arguments()[-1] == f"output_dir='{tmp_path}/s/1'"
+    assert again.jobs[1].arguments()[-1] == f"output_dir={tmp_path}/s/1"
 
 
 def test_a_job_that_has_begun_goes_on(tmp_path):
     (job,) = sweep(tmp_path / "s").add([])
     (job.path / ".hydra").mkdir(parents=True)
     (job.path / ".hydra" / "overrides.yaml").touch()
-    assert job.arguments() == [f"resume='{job.path}'"]
+    assert job.arguments() == [f"resume={job.path}"]
 
 
 def test_a_directory_that_holds_something_is_refused(tmp_path):
@@ -75,7 +75,7 @@ def test_shares_of_the_machine_are_those_of_this_time_and_no_part_of_a_job(tmp_p
     (tmp_path / "s" / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "s" / "0" / ".hydra" / "overrides.yaml").touch()
     begun, waiting = SweepDirectory(tmp_path / "s", [], "", True, ["device.threads=1"]).jobs
-    assert begun.arguments() == [f"resume='{begun.path}'", "device.threads=1"]
+    assert begun.arguments() == [f"resume={begun.path}", "device.threads=1"]
     assert waiting.arguments()[:3] == ["a=1", "b=2", "device.threads=1"]
     assert waiting.alone() == ["a=1", "b=2"]
 

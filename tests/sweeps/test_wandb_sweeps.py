@@ -11,7 +11,8 @@ from src.cli.command import compose_config
 from src.cli.schema import check
 
 ROOT = Path(__file__).resolve().parents[2]
-SEARCHES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml"))
+SWEEPS = {path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")}
+SEARCHES = sorted(SWEEPS - {"defaults"})  # which searches for nothing
 
 
 def read(path: str) -> dict:

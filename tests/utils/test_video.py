@@ -23,6 +23,26 @@ def test_frames_come_back_in_order_and_red_stays_red(tmp_path):
     assert len(list(video)) == 12  # a second time as well
 
 
+@pytest.mark.parametrize(
+    "rate, written",
+    [
+        (66.6667, 66.67),
+        (24000 / 1001, 23.976),
+        (119.88012, 119.88),
+        (239.7602, 239.76),
+        (1000.04, 1000),
+        (90_000, 65535),
+        (1 / 60, 0.017),
+        (1e-9, 0.002),
+    ],
+)
+def test_any_frame_rate_is_written(tmp_path, rate, written):
+    write_video(tmp_path / "clip.mp4", frames(3), rate)
+    video = Video(tmp_path / "clip.mp4")
+    assert video.rate == pytest.approx(written, abs=1e-6)
+    assert len(list(video)) == 3
+
+
 def test_what_came_before_an_error_is_kept(tmp_path):
     def breaking():
         yield from frames(4)

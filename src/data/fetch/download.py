@@ -87,12 +87,17 @@ def resolve_weights(weights: str | Path, cache_dir: str | Path) -> Path:
     Downloads go to `cache_dir`; those from an address carry a digest of it before their name.
 
     Raises:
-        UserError: No such file or name, or the download fails.
+        UserError: No such file or name, a folder that may not be entered, or the download fails.
     """
     text = str(weights)
     path = Path(text).expanduser()
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: a folder above it may not be entered by this user; its owner can chmod a+x it"
+        ) from error
     if text in KNOWN_WEIGHTS:
         return fetch(KNOWN_WEIGHTS[text], cache_dir)
     if text.startswith(("http://", "https://")):

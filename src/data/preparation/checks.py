@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.data.images import decode_whole_image
+from src.data.images import decode_whole_image, exif_orientation
 from src.data.preparation.labels import Label, LabelRules, ids_of_numbers, read_label
 from src.data.preparation.problem import Problem, read_bytes
 from src.data.sources.file_lists import Sample
@@ -17,7 +17,6 @@ from src.data.transforms import decode_label
 
 # 8-bit files that training decodes as they are; JPEG, PNG
 _KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-_ORIENTATION = 0x0112  # EXIF: 1 is upright; 5 to 8 swap height and width
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,9 @@ def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
         raise Problem("undecodable image", file, str(error)) from error
 
 
-def _orientation(encoded: bytes) -> int:
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block hinders nobody: OpenCV has decoded the image
-        return 1
-
-
 def _check_size(ids: np.ndarray, size: tuple[int, int], encoded: bytes, file: Path | str) -> bool:
     """Whether EXIF would turn the image, on which the label is drawn as it is stored."""
-    orientation = _orientation(encoded)
+    orientation = exif_orientation(encoded)
     if ids.shape != size:
         detail = f"image {size[0]}×{size[1]}, label {ids.shape[0]}×{ids.shape[1]} (height×width)"
         if orientation >= 5 and ids.shape == size[::-1]:

@@ -132,7 +132,10 @@ def scan_record(path: str | Path, directory: str | Path, rules: LabelRules) -> P
     rows = range(len(record))
     deque(validated_samples(check, rows, statistics, str(path), listing, explain), maxlen=0)
     report = _report(statistics, key)
-    write_json(cache, report)
+    try:
+        write_json(cache, report)
+    except UserError as error:  # it will be made again
+        log.warning("the report on %s is not kept: %s", path, error)
     return PreparedSplit(path, report)
 
 
@@ -167,8 +170,8 @@ def _convert(
         os.replace(aside, target)
     except OSError as error:
         raise UserError(
-            f"{target}: could not be written ({error}); make room, or choose another disk with "
-            "paths.data_dir"
+            f"{target}: could not be written ({error}); make room, or choose another folder with "
+            "dataset.prepared_dir"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -197,7 +200,8 @@ def _alone(directory: Path) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{directory}: not writable ({error.strerror}); choose another with paths.data_dir"
+            f"{directory}: not writable ({error.strerror}); choose another with "
+            "dataset.prepared_dir=DIR"
         ) from error
     try:
         yield
@@ -206,14 +210,19 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _find(target: Path, key: str) -> PreparedSplit | None:
-    if not target.is_dir():
-        return None
     try:
+        if not target.is_dir():
+            return None
         report = read_json(target / "report.json")
         record = MindRecordFile(target / "data.mindrecord")
         if (report["fingerprint"], report["count"]) == (key, len(record)):
             return PreparedSplit(record.path, report)
         log.warning("%s: report and data disagree; converting again", target)
+    except PermissionError as error:
+        raise UserError(
+            f"{target.parent}: may not be read by this user; its owner can chmod -R a+rX it, or "
+            "choose another with dataset.prepared_dir=DIR"
+        ) from error
     except (UserError, KeyError, TypeError) as error:
         log.warning("%s; converting again", error)
     return None

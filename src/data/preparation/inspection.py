@@ -84,8 +84,7 @@ def _refusal(
     groups = "; ".join(f"{kind}: {few(files, 3)}" for kind, files in kinds.items())
     return UserError(
         f"{subject}: {len(problems)} of {total} samples cannot be trained on ({groups}); the "
-        f"first: {problems[0]}{'; ' * bool(hint)}{hint}; mend them or leave them out; all of "
-        f"them: {listing}"
+        f"first: {problems[0]}; {hint or 'mend them or leave them out'}; all of them: {listing}"
     )
 
 

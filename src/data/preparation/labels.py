@@ -214,10 +214,10 @@ def explain_ids(stored: Mapping[int, int], rules: LabelRules) -> str:
             return f"ids seem to start at 1: set dataset.source.ids={_listed(numbers)}"
         if len(found) == count and np.allclose(found, even, rtol=0, atol=1):
             return f"ids seem to be spread over 0 to 255: set dataset.source.ids={_listed(found)}"
-        if step > 1 and numbers[-1] <= step * (count - 1) <= max(255, numbers[-1]):
+        if step > 1 and len(numbers) > 2 and numbers[-1] <= step * (count - 1) < 256:
             ids = _listed(range(0, step * count, step))
-            return f"ids seem to be multiples of {step}: set dataset.source.ids={ids}"
-        if numbers == list(range(count + 1)):
+            ways.append(f"if ids are multiples of {step}, set dataset.source.ids={ids}")
+        elif numbers == list(range(count + 1)):
             ids = _listed(range(1, count + 1))
             ways.append(
                 f"if ids start at 1 and 0 means void, set dataset.source.ids={ids} "
@@ -293,7 +293,7 @@ def _numbers(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, dict[int, 
     if image.mode == "P":
         entries = np.reshape(image.getpalette("RGB"), (-1, 3)).tolist()
         return np.array(image), {i: tuple(color) for i, color in enumerate(entries)}
-    numbers = np.array(image.getchannel(0)).astype(np.int64)
+    numbers = np.array(image.getchannel("L") if image.mode == "LA" else image).astype(np.int64)
     eight = image.mode in ("L", "LA", "1")
     white = 1 if image.mode == "1" else _white(image, encoded)
     if image.mode != "1" and (eight or image.format == "PPM"):  # Pillow has stretched them

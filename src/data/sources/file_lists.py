@@ -140,13 +140,13 @@ def _entry(line: str, origin: Path, root: Path, images: Files) -> Entry:
         words = line.split(" ")
         ways = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
         columns = line.split()
-    pairs = []
+    pairs = set()
     for first, second in ways:
         image, label = _find_image(first.strip(), root, images), _find_path(second.strip(), root)
         if image is not None and label is not None:
-            pairs.append(Entry(image.name, image.image, label))
+            pairs.add(Entry(image.name, image.image, label))
     if len(pairs) == 1:
-        return pairs[0]
+        return pairs.pop()
     expected = "expected a name, or an image and its label, separated by a tab or a blank"
     if pairs:
         raise UserError(f"{origin}: the line '{line}' can be read in two ways; put a tab there")
@@ -154,8 +154,8 @@ def _entry(line: str, origin: Path, root: Path, images: Files) -> Entry:
         raise UserError(f"{origin}: {len(columns)} columns in the line '{line}'; {expected}")
     if len(columns) == 2 and _find_image(columns[0], root, images) is not None:
         raise UserError(
-            f"{origin}: the line '{line}' lists a label {columns[1]}, which is not below {root}; add "
-            "it, or list the image's name alone"
+            f"{origin}: the line '{line}' lists a label {columns[1]}, which is not below {root}; "
+            "add it, or list the image's name alone"
         )
     return Entry(line)  # told with the other missing files
 
@@ -176,13 +176,18 @@ def _find_image(text: str, root: Path, images: Files) -> Entry | None:
 
 
 def _find_path(text: str, root: Path) -> Path | None:
-    """The file at a path, or at the longest end of it, of two parts at least, below `root`."""
+    """The file at a path, or at the longest end of it, of two parts at least, below `root`.
+
+    What is left off of a path has no blanks.
+    """
     for form in dict.fromkeys((text, normalize("NFC", text), normalize("NFD", text))):
         for spelled in dict.fromkeys((form, form.replace("\\", "/"))):
             if Path(spelled).is_absolute() and Path(spelled).is_file():
                 return Path(spelled)
             parts = [part for part in PurePosixPath(spelled).parts if part != "/"]
             for start in range(max(len(parts) - 1, 1)):
+                if " " in "".join(parts[:start]):  # two columns rather than a path
+                    break
                 if root.joinpath(*parts[start:]).is_file():
                     return root.joinpath(*parts[start:])
     return None

@@ -163,6 +163,12 @@ class FolderSource:
             ):
                 if (self.folder / path).is_dir():
                     return index_files(self.folder / path, suffixes), whole
+        there = {path.suffix.lower() for path in self.folder.rglob("*")}
+        if not configured and there.isdisjoint(IMAGE_SUFFIXES):
+            raise UserError(
+                f"dataset.root={self.folder}: holds no images; give the folder of a dataset, with "
+                "images/ and masks/ in it"
+            )
         raise UserError(
             f"dataset.root={self.folder}: no folder {' or '.join(names)} in it; check "
             f"dataset.root, or name the folder by dataset.source.{key}"

@@ -35,6 +35,9 @@ class TrainerView(Protocol):
     save_every_n_epochs: int
 
     @property
+    def val_count(self) -> int: ...
+
+    @property
     def checkpoint_dir(self) -> Path: ...
 
     def log(self, metrics: dict[str, float]) -> None: ...

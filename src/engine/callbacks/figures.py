@@ -81,10 +81,8 @@ class Figures(Callback):
                     rows = [[name, *row.values()] for name, row in evaluation.per_class.items()]
                     logger.log_table("per_class", columns, rows)
                 if written.cases:
-                    judge = self.trainer.evaluator
-                    ids = dict(enumerate(judge.class_names))
-                    ids[judge.metric.ignore_index] = "ignored"
-                    logger.log_masks("predictions", written.cases, ids)
+                    classes = _classes(self.trainer.evaluator)
+                    logger.log_masks("predictions", written.cases, classes)
 
 
 class Written:
@@ -128,8 +126,8 @@ def evaluation_figures(
         written: Is told what was drawn.
     """
     written = written or Written()
-    names, palette = evaluator.class_names, evaluator.palette
-    classes = Classes(names, palette, evaluator.metric.ignore_index)
+    classes = _classes(evaluator)
+    names, palette = classes.names, classes.palette
     title += f" · {evaluator.split} · mIoU {in_percent(evaluation.scores['miou'])}"
     with written.tried(directory / "class_iou.png") as path:
         iou = {name: row["iou"] for name, row in evaluation.per_class.items()}
@@ -178,6 +176,10 @@ def weights_of(network: nn.Cell, path: Path | None) -> AbstractContextManager[No
     stored = ms.load_checkpoint(str(path))  # without what serves training alone
     parameters = network.parameters_dict()
     return swapped_parameters([parameters[name] for name in stored], list(stored.values()))
+
+
+def _classes(evaluator: Evaluator) -> Classes:
+    return Classes(evaluator.class_names, evaluator.palette, evaluator.metric.ignore_index)
 
 
 def _case(evaluator: Evaluator, evaluation: Evaluation, index: int) -> Case:

@@ -35,6 +35,13 @@ class Validate(Callback):
                 f"({', '.join(key for key in keys if '/iou/' not in key)}, val/iou/<class>)"
                 + nearest(trainer.monitor, keys)
             )
+        name = trainer.monitor.partition("/iou/")[2]
+        if name and not trainer.evaluator.holds(name, trainer.val_count):
+            raise UserError(
+                f"trainer.monitor={trainer.monitor}: none of the {trainer.val_count} samples that "
+                f"are validated has a pixel of '{name}', so that none of the weights would be the "
+                "best; monitor val/miou, or validate on samples that show it"
+            )
 
     def on_train_epoch_end(self, run_context: ms.train.RunContext) -> None:
         trainer, state = self.trainer, self.trainer.state

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.utils.errors import error_summary
-from src.visualization.sheets import Case
+from src.visualization.sheets import Case, Classes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Logger:
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Takes a table: texts and numbers, NaN where a number is not defined."""
 
-    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
+    def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
         """Takes images with their labels and predictions, and what the ids in these mean."""
 
     def log_best(self, scores: Mapping[str, float]) -> None:

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from src.engine.loggers.base import Tracker
-from src.visualization.sheets import Case
+from src.visualization.sheets import Case, Classes
 
 
 class WandbLogger(Tracker):
-    """Logs to Weights & Biases. `WANDB_MODE` in the environment is obeyed.
+    """Logs to Weights & Biases. `WANDB_MODE` in the environment is obeyed, and so are W&B's other
+    variables for what is not given here.
 
     Args:
-        output_dir: The run directory; the offline files go below it.
+        output_dir: The run directory.
+        dir: The folder that the offline files go below; None takes the run directory.
         project, entity, group, name, tags: As in `wandb.init`.
         mode: "online", "offline" or "disabled".
         timeout: Seconds to wait for the server.
@@ -32,19 +34,20 @@ class WandbLogger(Tracker):
         group: str | None = None,
         name: str | None = None,
         tags: Sequence[str] = (),
+        dir: str | Path | None = None,
         timeout: float = 20,
     ) -> None:
-        self._output_dir = str(output_dir)
+        self._output_dir, self._dir = str(output_dir), str(dir or output_dir)
         self._mode = mode
         self._timeout = timeout
         self._place = {"project": project, "entity": entity, "group": group, "name": name}
-        self._tags = list(tags)
+        self._tags = list(tags) or None
 
     def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
         import wandb
 
         return wandb.init(
-            dir=self._output_dir,
+            dir=self._dir,
             **self._place,
             tags=self._tags,
             mode=os.environ.get("WANDB_MODE", self._mode),
@@ -82,15 +85,17 @@ class WandbLogger(Tracker):
 
         self.send(send)
 
-    def log_masks(self, name: str, cases: Sequence[Case], labels: Mapping[int, str]) -> None:
+    def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
+        labels = {**dict(enumerate(classes.names)), classes.ignore_index: "ignored"}
+
         def send(run: Any) -> None:
             import wandb
 
             images = {}  # a key each: W&B wants one size in a list
             for number, case in enumerate(cases, 1):
                 masks = {
-                    "prediction": {"mask_data": case.pred, "class_labels": dict(labels)},
-                    "label": {"mask_data": case.label, "class_labels": dict(labels)},
+                    "prediction": {"mask_data": case.pred, "class_labels": labels},
+                    "label": {"mask_data": case.label, "class_labels": labels},
                 }
                 image = wandb.Image(case.image, masks=masks, caption=case.name)
                 images[f"{name}/{number}"] = image

@@ -9,8 +9,10 @@ from mindspore import Tensor, nn
 
 from src.models.weights import read_parameters
 from src.utils.errors import UserError, error_summary, nearest
+from src.utils.normalization import IMAGENET_RGB
 
 STRIDES = (8, 16, 32)
+_ORIGIN = "https://download.mindspore.cn"
 # What the feature version of HRNet keeps of the classifier and never runs
 _UNUSED = ("classifier", "final_layer", "downsample_modules")
 # Hands out features but fails when run: «The Tensor is uninitialized» (mindcv 0.3)
@@ -28,17 +30,20 @@ class MindCVBackbone(nn.Cell):
     """The last features at strides 8, 16 and 32 of a mindcv model.
 
     `channels` are their numbers of channels; `mindcv_names` maps the name of each parameter in this
-    cell to that in mindcv's own checkpoints.
+    cell to that in mindcv's own checkpoints; `normalization` is what these expect of an image.
 
     Args:
         name: The model's name in mindcv, as `resnet50` or `mobilenet_v3_small_100`.
         pretrained: Starts from mindcv's ImageNet weights (RGB images), downloading them if need be.
+        mirror: The address that these are fetched from; the paths below it are those of mindcv's.
 
     Raises:
         UserError: mindcv has no such model, no features or no weights of it, or no network to it.
     """
 
-    def __init__(self, name: str, pretrained: bool = False) -> None:
+    normalization = IMAGENET_RGB
+
+    def __init__(self, name: str, pretrained: bool = False, mirror: str = _ORIGIN) -> None:
         super().__init__()
         model = _create(name)
         info = model.feature_info
@@ -55,7 +60,7 @@ class MindCVBackbone(nn.Cell):
         self.mindcv_names = {own: plain_names[id(p)] for own, p in self.parameters_and_names()}
 
         if pretrained:
-            self._load(_download(name))
+            self._load(_download(name, mirror))
 
     def _load(self, path: Path) -> None:
         weights = read_parameters(path)
@@ -103,7 +108,7 @@ def _create(name: str) -> nn.Cell:
     return model
 
 
-def _download(name: str) -> Path:
+def _download(name: str, mirror: str) -> Path:
     """The file of mindcv's ImageNet weights, in the folder where mindcv itself keeps it."""
     import pooch
     import requests
@@ -115,7 +120,7 @@ def _download(name: str) -> Path:
             f"backbone {name!r}: pretrained=true, but mindcv has no weights of it; give "
             "model.weights=FILE or pretrained=false"
         )
-    url = get_pretrained_cfg_value(name, "url")
+    url = get_pretrained_cfg_value(name, "url").replace(_ORIGIN, mirror.rstrip("/"))
     path = Path(get_checkpoint_download_root(), os.path.basename(url))
     try:
         pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent)
@@ -123,6 +128,7 @@ def _download(name: str) -> Path:
         reason = error_summary(error)
         raise UserError(
             f"backbone {name!r}: pretrained=true, but {url} could not be fetched ({reason:.120}); "
-            f"put the file at {path}, or give model.weights=FILE"
+            f"give model.backbone.mirror=ADDRESS, put the file at {path}, or give "
+            "model.weights=FILE"
         ) from error
     return path

@@ -3,6 +3,7 @@ import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +220,15 @@ def test_an_unknown_name_of_weights_gets_the_nearest(tmp_path):
     with pytest.raises(UserError) as error:
         resolve_weights("tutorial_fcn8", tmp_path)
     one_line(error, "'tutorial_fcn8': no such file", "did you mean 'tutorial_fcn8s'?")
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UserError, match="x.pth: a folder above it may not be entered by this user"):
+        resolve_weights(tmp_path / "x.pth", tmp_path)
 
 
 def test_the_known_weights_are_the_tutorials(tmp_path):

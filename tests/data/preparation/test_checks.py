@@ -78,6 +78,21 @@ def test_exif_orientation_is_ignored_here_as_in_training_and_told(folder, out, c
     assert "EXIF would turn" in caplog.text
 
 
+@pytest.mark.parametrize("orientation, size", [(3, (6, 8)), (2, (6, 8)), (6, (6, 6))])
+def test_a_label_that_fits_an_image_turned_by_exif_or_not_is_refused(
+    folder, out, orientation, size
+):
+    sample = folder.add("a", picture(*size))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture(*size)).save(sample.image, exif=exif)
+    assert "the label fits either way; if it is drawn on the pixels as stored, remove" in refusal(
+        folder, out
+    )
+    Image.fromarray(picture(*size)).save(sample.image)  # as the message says
+    assert convert(folder, out).report["warnings"] == ["classes without a pixel: 1, 2"]
+
+
 def test_a_label_drawn_on_the_turned_image_is_refused_with_the_cause(folder, out):
     sample = folder.add("a", picture(6, 8), np.zeros((8, 6), np.uint8))
     exif = Image.Exif()
@@ -130,6 +145,32 @@ def test_the_list_of_problems_goes_when_they_are_mended(folder, out):
 def test_grey_values_of_palette_images_are_explained(folder, out):
     folder.add("a", picture(1, 3), np.array([[0, 38, 75]], np.uint8))  # luminance of classes 1, 2
     assert "palette images were converted to greyscale" in refusal(folder, out, num_classes=21)
+
+
+@pytest.mark.parametrize(
+    "numbers, num_classes, repair",
+    [([0, 255], 2, {"ids": (0, 255)}), ([1, 2, 3], 3, {"ids": (1, 2, 3)})],
+)
+def test_numbers_that_cannot_be_ids_are_refused_with_a_repair_that_is_right(
+    folder, out, numbers, num_classes, repair
+):
+    for name, values in (("a", numbers[:2]), ("b", numbers[-2:])):  # only together they tell
+        folder.add(name, picture(1, 2), np.array([values], np.uint8))
+    listed = ",".join(map(str, repair["ids"]))
+    assert f"dataset.source.ids=[{listed}]" in refusal(folder, out, num_classes=num_classes)
+    record = MindRecordFile(convert(folder, out, num_classes=num_classes, **repair).path)
+    found = [decode_label(label).tolist() for _, _, label in record]
+    ids = list(range(num_classes))
+    assert found == [[ids[:2]], [ids[-2:]]]
+
+
+def test_255_may_be_void_where_the_config_says_so(folder, out):
+    folder.add("a", picture(1, 2), np.array([[0, 255]], np.uint8))
+    assert "if 255 does mean void, set dataset.source.void_ids=[255]" in refusal(
+        folder, out, num_classes=2
+    )
+    folder.source.void_ids = (255,)
+    assert convert(folder, out, num_classes=2).report["ignored_pixels"] == 1
 
 
 def test_an_unknown_colour_is_refused_with_the_reason(folder, out):

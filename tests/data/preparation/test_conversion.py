@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from src.data.mindrecord import MindRecordFile
 from src.data.preparation import conversion
 from src.data.preparation.conversion import prepare_split
 from src.data.preparation.labels import LabelRules
-from src.data.transforms import decode_label
+from src.data.sources.file_lists import Sample
+from src.data.transforms import decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.palette import voc_palette
 from tests.data.samples import Folder, convert, picture, refusal, visible
@@ -55,12 +57,77 @@ def test_any_change_of_the_sources_or_the_rules_converts_anew(folder, out):
     paths.append(convert(folder, out, num_classes=4).path)
     paths.append(convert(folder, out, ignore_index=9).path)
     paths.append(convert(folder, out, palette=voc_palette(4)).path)
+    paths.append(convert(folder, out, ids=(0, 2, 1)).path)
     folder.source.void_ids = (7,)
     paths.append(convert(folder, out).path)
     folder.source.listed.pop()
     paths.append(convert(folder, out).path)
-    assert len(set(paths)) == 8
+    assert len(set(paths)) == 9
     assert all(path.exists() for path in paths)
+
+
+def same_time(*paths):
+    for path in paths:
+        os.utime(path, (1.7e9, 1.7e9))
+
+
+def stored_ids(prepared) -> list[int]:
+    return [int(decode_label(label)[0, 0]) for _, _, label in MindRecordFile(prepared.path)]
+
+
+def test_other_labels_of_the_same_name_size_and_time_are_converted_anew(folder, out):
+    sample = folder.add("a", label_suffix=".bmp")
+    same_time(sample.image, sample.label)
+    assert stored_ids(convert(folder, out)) == [0]
+    size = sample.label.stat().st_size
+    Image.fromarray(np.ones((6, 8), np.uint8)).save(sample.label)
+    same_time(sample.label)
+    assert sample.label.stat().st_size == size
+    assert stored_ids(convert(folder, out)) == [1]
+
+
+@pytest.mark.parametrize("way", ["rename", "write"])
+def test_another_image_of_the_same_name_size_and_time_is_converted_anew(folder, out, way):
+    sample = folder.add("a", picture(6, 8, 1), image_suffix=".bmp")
+    same_time(sample.image)
+    first = convert(folder, out).path
+    target = sample.image if way == "write" else sample.image.with_name("new.bmp")
+    Image.fromarray(picture(6, 8, 2)).save(target)
+    same_time(target)
+    target.replace(sample.image)
+    assert sample.image.stat().st_mtime == 1.7e9
+    second = convert(folder, out).path
+    assert second != first
+    (row,) = MindRecordFile(second)
+    assert decode_image(row[1]).tolist() == picture(6, 8, 2).tolist()
+
+
+def test_datasets_that_look_alike_do_not_share_a_conversion(tmp_path, out):
+    folders = [Folder(tmp_path / name) for name in "AB"]
+    for i, folder in enumerate(folders):
+        sample = folder.add("a", picture(6, 8, 1), np.full((6, 8), i, np.uint8), ".bmp", ".bmp")
+        same_time(sample.image, sample.label)
+    prepared = [convert(folder, out) for folder in folders]
+    assert [stored_ids(p) for p in prepared] == [[0], [1]]
+    again = [convert(folder, out) for folder in folders]
+    assert again == prepared
+
+
+def test_labels_of_another_folder_are_converted_anew_even_if_they_are_equal(folder, out):
+    sample = folder.add("a")
+    first = convert(folder, out).path
+    copy = sample.label.parent / "again" / sample.label.name
+    copy.parent.mkdir()
+    shutil.copy2(sample.label, copy)
+    folder.source.listed = [Sample("a", sample.image, copy)]
+    assert convert(folder, out).path != first
+
+
+def test_a_label_file_that_was_only_touched_is_the_same(folder, out):
+    sample = folder.add("a")
+    first = convert(folder, out)
+    os.utime(sample.label)
+    assert convert(folder, out) == first
 
 
 def test_a_damaged_conversion_is_made_again(folder, out, caplog):
@@ -115,7 +182,7 @@ def test_a_full_disk_leaves_nothing_behind(folder, out):
 def test_a_folder_that_cannot_be_made_is_a_user_error(folder, tmp_path):
     folder.add("a")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="not writable .*paths.data_dir"):
+    with pytest.raises(UserError, match="not writable .*dataset.prepared_dir"):
         convert(folder, tmp_path / "file" / "prepared")
 
 

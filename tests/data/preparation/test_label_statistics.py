@@ -34,6 +34,13 @@ def test_a_class_that_is_ignored_is_not_counted(folder, out):
     assert report["warnings"] == []
 
 
+def test_ids_that_may_start_at_1_are_told(folder, out):
+    folder.add("a", picture(1, 2), np.array([[1, 2]], np.uint8))
+    warnings = ["classes without a pixel: 0", "if ids start at 1, set dataset.source.ids=[1,2,3]"]
+    assert convert(folder, out).report["warnings"] == warnings
+    assert convert(folder, out, ids=(0, 1, 2)).report["warnings"] == warnings[:1]
+
+
 def test_the_table_shows_classes_sizes_and_warnings(folder, out):
     folder.add("a", picture(1, 4), np.array([[0, 0, 1, 255]], np.uint8))
     table = report_table(convert(folder, out).report, ["sky", "[red]car", "tree"])

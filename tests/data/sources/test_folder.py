@@ -112,6 +112,32 @@ def test_drawn_samples_mostly_keep_their_split_when_others_are_added(tmp_path):
     assert len(before & set(names(FolderSource(tmp_path).samples("val")))) >= len(before) - 1
 
 
+@pytest.mark.parametrize("layout", ["{part}/{split}", "{split}/{part}"])
+def test_folders_named_by_a_split_are_the_splits(tmp_path, layout):
+    for split, members in {"train": ["a", "b"], "val": ["c"], "night": ["d"]}.items():
+        images, labels = (layout.format(part=p, split=split) for p in ("images", "masks"))
+        make(tmp_path, members, images, labels)
+    source = FolderSource(tmp_path)
+    assert names(source.samples("train")) == ["a", "b"]
+    assert names(source.samples("val")) == ["c"]
+    assert names(source.samples("night")) == ["d"]
+    assert source.samples("val")[0].label.relative_to(tmp_path).parts[-1] == "c.png"
+
+
+def test_folders_of_other_splits_are_named(tmp_path):
+    for split in ("training", "validation"):
+        make(tmp_path, [split], f"images/{split}", f"masks/{split}")
+    refused(FolderSource(tmp_path), "train", "there: folder training, folder validation")
+    assert names(FolderSource(tmp_path).samples("training")) == ["training"]
+
+
+def test_camvids_folders_without_lists_are_whole_splits(tmp_path):
+    for split, count in (("train", 6), ("val", 3)):
+        make(tmp_path, [f"{split}{i}" for i in range(count)], split, f"{split}annot", ".png")
+    source = FolderSource(tmp_path)
+    assert [len(source.samples(split)) for split in ("train", "val")] == [6, 3]
+
+
 def refused(source, split, *parts):
     with pytest.raises(UserError) as error:
         source.samples(split)
@@ -254,3 +280,11 @@ def test_a_note_in_another_encoding_beside_the_images_is_no_list(tmp_path):
     make(tmp_path, ["a", "b", "c"])
     (tmp_path / "README.txt").write_bytes("für alle".encode("latin-1"))
     assert len(FolderSource(tmp_path).samples("train")) == 2
+
+
+@pytest.mark.parametrize("folders", [(), ("notes",)])
+def test_a_folder_without_images_is_told_as_such(tmp_path, folders):
+    for name in folders:
+        touch(tmp_path / name / "read.me")
+    with pytest.raises(UserError, match="holds no images"):
+        FolderSource(tmp_path).samples("train")

@@ -80,6 +80,22 @@ def test_failed_download_tells_the_repair(monkeypatch):
     assert "\n" not in message
 
 
+def test_mirror_stands_in_for_mindcvs_address(monkeypatch):
+    asked = []
+
+    def fail(url, **kwargs):
+        asked.append(url)
+        raise requests.ConnectionError("no route to host")
+
+    monkeypatch.setattr(pooch, "retrieve", fail)
+    with pytest.raises(UserError):
+        MindCVBackbone(SMALL, pretrained=True)
+    with pytest.raises(UserError, match="https://mirror.example/mindspore/toolkits/mindcv/"):
+        MindCVBackbone(SMALL, pretrained=True, mirror="https://mirror.example/mindspore/")
+    origin, mirror = asked
+    assert mirror == origin.replace("download.mindspore.cn", "mirror.example/mindspore")
+
+
 def test_model_without_published_weights_is_refused_if_pretrained():
     with pytest.raises(UserError, match="mindcv has no weights of it"):
         MindCVBackbone("mobilenet_v2_035_96", pretrained=True)

@@ -1,0 +1,100 @@
+"""All checks of a device by itself, and how far each may be off."""
+
+from collections.abc import Callable
+from functools import partial
+
+from omegaconf import OmegaConf
+
+from src.check_device import layers, training
+from src.check_device.check import Arrays, Check
+from src.cli.command import CONF_DIR, compose_config
+
+GROUPS = ("layers", "losses", "optimizers", "inference", "training", "checkpoints", "sink_mode")
+
+FLOAT16, BFLOAT16 = 5e-2, 2e-1
+
+
+def elementwise(target: str) -> float:
+    """What float32 may be off where nothing but sums, exponentials and the like is computed."""
+    return 1e-5 if target == "CPU" else 1e-3
+
+
+def products(target: str) -> float:
+    """What float32 may be off after convolutions.
+
+    Accelerators round their factors to 10 or 11 bits: TF32 on GPU, HF32 or float16 on Ascend.
+    """
+    return 1e-4 if target == "CPU" else FLOAT16
+
+
+def checks(target: str) -> list[Check]:
+    """The checks of "CPU", "GPU" or "Ascend", in their order."""
+    return [*_layers(target), *_losses_and_optimizers(target), *_training(target)]
+
+
+def _layers(target: str) -> list[Check]:
+    def check(name: str, run: str, allowed: float, **arguments: int) -> Check:
+        work, expected = getattr(layers, run), getattr(layers, f"{run}_expected")
+        both = (partial(function, **arguments) for function in (work, expected))
+        return Check("layers", name, *both, "NumPy", allowed)
+
+    product, element = products(target), elementwise(target)
+    return [
+        check("convolution 1×1", "convolution", product, kernel=1, stride=1),
+        check("convolution 3×3", "convolution", product, kernel=3, stride=1),
+        check("convolution 3×3, stride 2", "convolution", product, kernel=3, stride=2),
+        check("convolution 7×7", "convolution", product, kernel=7, stride=1),
+        *(
+            check(f"upsampling ×{factor}, three sizes", "upsampling", product, factor=factor)
+            for factor in (2, 4, 8, 16, 32)
+        ),
+        check("max pooling", "max_pooling", 0.0),
+        check("batch norm", "batch_norm", element),
+        Check("layers", "dropout", layers.dropout, None, "its definition", 1e-2),
+        Check("layers", "arg-max", layers.class_ids, None, "NumPy", 0.0),
+    ]
+
+
+def _losses_and_optimizers(target: str) -> list[Check]:
+    def check(group: str, work: Callable[..., Arrays], name: str, *keys: str) -> Check:
+        def on(device: str) -> Callable[[], Arrays]:
+            cfg = compose_config("train", [f"{keys[0]}={name}", f"device={device}"])
+            nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in keys}
+            return partial(work, nodes)
+
+        run, expected = on(target.lower()), on("cpu")
+        return Check(group, f"{keys[0]} {name}", run, expected, "CPU, eager", elementwise(target))
+
+    return [
+        *(check("losses", training.loss, name, "loss") for name in _options("loss")),
+        *(
+            check("optimizers", training.optimizer, name, "optimizer", "scheduler")
+            for name in _options("optimizer")
+        ),
+    ]
+
+
+def _training(target: str) -> list[Check]:
+    def check(name: str, run: Callable[[], Arrays], allowed: float) -> Check:
+        return Check("training", name, run, step, "CPU, eager, float32", allowed)
+
+    step, product = training.training_step, products(target)
+    in_parts = partial(step, accumulate=2, gradient_clip=1.0)
+    saved, sunk = training.checkpoints, training.sink_mode
+    return [
+        _on_cpu("inference", "inference, two sizes", training.inference, product),
+        _on_cpu("training", "training step, float32", step, product),
+        _on_cpu("training", "the same in two parts, clipped", in_parts, product),
+        check("training step, O2 with float16", partial(step, "O2"), FLOAT16),
+        check("training step, O2 with bfloat16", training.bfloat16_step, BFLOAT16),
+        Check("checkpoints", "save and load", saved, None, "what was saved", 0.0),
+        Check("sink_mode", "sink mode, two epochs", sunk, None, "step by step", product),
+    ]
+
+
+def _on_cpu(group: str, name: str, work: Callable[[], Arrays], allowed: float) -> Check:
+    return Check(group, name, work, work, "CPU, eager", allowed)
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))

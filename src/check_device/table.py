@@ -1,0 +1,39 @@
+"""What a person sees of the checks."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from src.check_device.check import Result
+
+
+def table(title: str, results: Sequence[Result]) -> Table:
+    """One row a check."""
+    table = Table(title=title, title_justify="left")
+    for column in ("operation", "against"):
+        table.add_column(column, no_wrap=True)
+    for column in ("largest difference", "allowed", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for result in results:
+        table.add_row(
+            result.name,
+            result.against,
+            _number(result.difference, ".1e"),
+            _number(result.allowed, ".0e"),
+            _number(result.seconds, ".1f"),
+            _verdict(result),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return "–"
+    return format(value, form) if value else "0"
+
+
+def _verdict(result: Result) -> str:
+    if result.unsupported is not None:
+        return "[dim]not here[/dim]"
+    return "[bold red]failed[/bold red]" if result.failed else "[green]ok[/green]"

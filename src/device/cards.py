@@ -1,0 +1,23 @@
+"""The accelerator cards of this machine, counted without asking MindSpore for one."""
+
+import os
+from pathlib import Path
+
+# By which the drivers' libraries are told the cards that a process may see; it counts them from 0
+VISIBLE_CARDS = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+_DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}
+
+
+def visible_cards(target: str, device_files: Path = Path("/dev")) -> list[str]:
+    """Names of the cards that this process may see, as the variable of `target` takes them.
+
+    Args:
+        target: "CPU", which has none, "GPU" or "Ascend".
+        device_files: The directory of the system's device files.
+    """
+    if target not in VISIBLE_CARDS:
+        return []
+    given = os.environ.get(VISIBLE_CARDS[target])
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    return [str(number) for number, _ in enumerate(device_files.glob(_DEVICE_FILES[target]))]

@@ -1,0 +1,111 @@
+"""The log of a run as TensorBoard event files."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from src.engine.loggers.base import Tracker
+from src.visualization.overlays import colorize
+from src.visualization.sheets import Case, Classes
+
+_HPARAM_GROUPS = ("dataset", "model", "loss", "optimizer", "scheduler", "trainer", "device", "seed")
+
+
+class TensorBoardLogger(Tracker):
+    """Writes event files to `<run>/tensorboard`: `tensorboard --logdir experiments` shows them.
+
+    Args:
+        output_dir: The run directory.
+        flush_seconds: Events are on the disk after so many seconds at the latest.
+    """
+
+    name = "tensorboard"
+    title = "TensorBoard"
+    repair = "make setup, which installs tensorboardX"
+    run_id = "tensorboard"  # the folder below the run directory
+
+    def __init__(self, output_dir: str | Path, flush_seconds: int = 10) -> None:
+        self.folder = Path(output_dir) / "tensorboard"
+        self._flush_seconds = flush_seconds
+        self._step = 0  # the newest that was logged
+        self._hparams: dict[str, Any] = {}
+        self._writer: Callable[..., Any] | None = None
+
+    def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
+        from tensorboardX import SummaryWriter
+
+        self._hparams = dict(_leaves({g: config[g] for g in _HPARAM_GROUPS if g in config}))
+        self._writer = functools.partial(
+            SummaryWriter, str(self.folder), flush_secs=self._flush_seconds
+        )
+        return self._writer() if resume_id is None else None  # see `load_state_dict`
+
+    def log(self, metrics: Mapping[str, float], epoch: int, step: int) -> None:
+        self._step = step
+
+        def send(writer: Any) -> None:
+            for key, value in {"epoch": epoch, **metrics}.items():
+                writer.add_scalar(key, value, step)
+
+        self.send(send)
+
+    def log_images(self, paths: Sequence[Path]) -> None:
+        def send(writer: Any) -> None:
+            for path in paths:
+                self._add_image(writer, f"figures/{path.stem}", Image.open(path).convert("RGB"))
+
+        self.send(send)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        lines = [columns, ["---"] * len(columns), *rows]
+        cells = [[f"{c:.4g}" if isinstance(c, float) else str(c) for c in line] for line in lines]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+        self.send(lambda writer: writer.add_text(name, text, self._step))
+
+    def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
+        """One picture a case: image, label and prediction side by side."""
+
+        def send(writer: Any) -> None:
+            for case in cases:
+                masks = [colorize(ids, classes.palette) for ids in (case.label, case.pred)]
+                self._add_image(
+                    writer, f"{name}/{case.name}", np.concatenate([case.image, *masks], axis=1)
+                )
+
+        self.send(send)
+
+    def log_best(self, scores: Mapping[str, float]) -> None:
+        best = {f"best/{key}": value for key, value in scores.items()}
+        self.send(lambda writer: writer.add_hparams(self._hparams, best, name="hparams"))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self._step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on in a new file that tells readers to leave out later steps of the earlier ones."""
+        self._step = state.get("step", 0)
+        if self._run is None and self._writer is not None:
+            suffix = f".from_{self._step + 1}"  # its name has seconds alone beside it
+            self._run = self._writer(purge_step=self._step + 1, filename_suffix=suffix)
+
+    def close(self, failed: bool) -> None:
+        self.send(lambda writer: writer.close())
+        self._run = None
+
+    def _add_image(self, writer: Any, tag: str, image: Any) -> None:
+        writer.add_image(tag, np.asarray(image), self._step, dataformats="HWC")
+
+
+def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Values of a config by dotted key, as TensorBoard takes them: numbers, booleans and texts."""
+    if isinstance(node, Mapping):
+        return [
+            leaf
+            for key, child in node.items()
+            for leaf in _leaves(child, f"{path}.{key}" if path else str(key))
+        ]
+    return [(path, node if isinstance(node, bool | int | float | str) else str(node))]

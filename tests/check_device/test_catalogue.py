@@ -1,0 +1,63 @@
+import pytest
+
+from src.check_device import catalogue, layers, training
+from src.check_device.check import NotSupported, judge
+from tests import ROOT
+
+
+def named(group, target="CPU"):
+    return {check.name: check for check in catalogue.checks(target) if check.group == group}
+
+
+@pytest.mark.parametrize(
+    ("folder", "group", "word"),
+    [("loss", "losses", "loss"), ("optimizer", "optimizers", "optimizer")],
+)
+def test_every_option_is_checked(folder, group, word):
+    options = {path.stem for path in (ROOT / "conf" / folder).glob("*.yaml")}
+    assert named(group).keys() == {f"{word} {option}" for option in options}
+
+
+def test_every_group_has_a_check_and_every_check_a_group():
+    assert {check.group for check in catalogue.checks("Ascend")} == set(catalogue.GROUPS)
+
+
+def test_what_the_cpu_does_not_have_is_not_asked_of_it():
+    with pytest.raises(NotSupported, match="A2"):
+        training.bfloat16_step()
+    with pytest.raises(NotSupported, match="CPU"):
+        training.sink_mode()
+
+
+def test_losses_are_computed_as_the_device_does_and_compared_with_the_cpus_way():
+    check = named("losses", "Ascend")["loss cross_entropy"]
+    one_hot = [partial.args[0]["loss"]["one_hot"] for partial in (check.run, check.expected)]
+    assert one_hot == [True, False]
+    found, expected = check.run(), check.expected()
+    assert judge(check, found, expected, 0).difference < 1e-6
+
+
+@pytest.mark.slow
+def test_two_equal_fits_differ_by_nothing_and_unequal_ones_by_more_than_is_allowed(monkeypatch):
+    check = named("sink_mode")["sink mode, two epochs"]
+    fed = training.fit(sink_mode=False)
+    monkeypatch.setattr(training, "fit", lambda sink_mode: fed)
+    monkeypatch.setattr(training.ms, "get_context", lambda _: "Ascend")
+    assert judge(check, check.run(), None, 0).difference == 0
+    off = {name: array * 1.1 for name, array in fed.items()}
+    monkeypatch.setattr(training, "fit", lambda sink_mode: off if sink_mode else fed)
+    assert judge(check, check.run(), None, 0).difference == pytest.approx(0.1, rel=1e-5)
+
+
+def test_an_upsampling_that_is_off_by_a_thousandth_is_found(monkeypatch):
+    check = named("layers")["upsampling ×2, three sizes"]
+    expected = check.expected()
+    assert not judge(check, check.run(), expected, 0).failed
+
+    class Off(layers.BilinearUpsample):
+        def construct(self, x):
+            return super().construct(x) * 1.001
+
+    monkeypatch.setattr(layers, "BilinearUpsample", Off)
+    result = judge(check, check.run(), expected, 0)
+    assert result.failed and result.difference == pytest.approx(1e-3, rel=0.01)

@@ -1,0 +1,32 @@
+from src.check_device import software
+
+
+def test_versions_of_driver_and_toolkit_are_read_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(software, "ASCEND", tmp_path)
+    home = tmp_path / "toolkit"
+    for path, text in {
+        tmp_path / "driver/version.info": "Version=25.2.0",
+        home / "version.cfg": "runtime_running_version=[8.5.0]",
+        home / "aarch64-linux/ascend_toolkit_install.info": "version=8.5.0",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(home))
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(home))
+    found = software.software()
+    assert found["files"] == {
+        str(tmp_path / "driver/version.info"): "Version=25.2.0",
+        str(home / "aarch64-linux/ascend_toolkit_install.info"): "version=8.5.0",
+        str(home / "version.cfg"): "runtime_running_version=[8.5.0]",
+    }
+
+
+def test_a_report_has_the_variables_of_the_device_and_no_others(monkeypatch):
+    monkeypatch.setenv("HCCL_CONNECT_TIMEOUT", "600")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    found = software.software()["environment"]
+    assert found["HCCL_CONNECT_TIMEOUT"] == "600" and "WANDB_API_KEY" not in found
+
+
+def test_mindspores_own_check_passes_here():
+    assert "installed on platform [CPU] successfully" in software.run_check()
