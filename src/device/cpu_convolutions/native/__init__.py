@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mindspore import nn, ops
 
 from src.device.cpu_convolutions.native import layers
-from src.device.cpu_convolutions.native.library import library
+from src.device.cpu_convolutions.native.library import compiled_library
 
 # Of a 1×1 convolution; a larger matrix takes long to be packed, and oneDNN multiplies as fast
 MOST_WEIGHTS = 1 << 20
@@ -19,26 +19,29 @@ MOST_WEIGHTS = 1 << 20
 
 def use_native_layers(network: nn.Cell) -> None:
     """Gives layers of a float32 network our kernels, where there is a compiler for them."""
-    if library() is None:
+    if compiled_library() is None:
         return
-    for cell in [cell for _, cell in network.cells_and_names()]:
-        for name, layer in list(_native_layers(cell)):
-            own = cell._cells.get(name) or getattr(cell, name)
-            cell.__dict__.setdefault("_own_layers", {})[name] = own
-            _set(cell, name, layer)
+    for name, layer in list(_native_layers(network)):
+        own = network._cells.get(name) or getattr(network, name)
+        network.__dict__.setdefault("_own_layers", {})[name] = own
+        _set(network, name, layer)
+    for cell in network.cells():
+        use_native_layers(cell)
 
 
 def use_own_layers(network: nn.Cell) -> None:
     """Takes `use_native_layers` back."""
-    for cell in [cell for _, cell in network.cells_and_names()]:
-        for name, own in cell.__dict__.pop("_own_layers", {}).items():
-            _set(cell, name, own)
+    for name, own in network.__dict__.pop("_own_layers", {}).items():
+        _set(network, name, own)
+    for cell in network.cells():
+        use_own_layers(cell)
 
 
 def _set(cell: nn.Cell, name: str, layer: nn.Cell | ops.Primitive) -> None:
-    if isinstance(cell, nn.SequentialCell):
-        cell._cells[name] = layer
-        cell.cell_list = tuple(cell._cells.values())
+    if isinstance(layer, nn.Cell) and name in cell._cells:
+        cell._cells[name] = layer  # where it was: parameters keep their order
+        if isinstance(cell, nn.SequentialCell):
+            cell.cell_list = tuple(cell._cells.values())
     else:
         delattr(cell, name)  # a primitive does not become a cell, nor the reverse
         setattr(cell, name, layer)

@@ -411,7 +411,8 @@ void BatchNorm(const int64_t *shape, const float *x, const float *gamma, const f
   });
 }
 
-void BatchNormGradient(const int64_t *shape, const float *x, const float *gamma, const float *mean,
+// `fixed` statistics do not depend on x.
+void BatchNormGradient(const int64_t *shape, bool fixed, const float *x, const float *gamma, const float *mean,
                        const float *variance, float epsilon, const float *dy, float *dx, float *dgamma,
                        float *dbeta) {
   const int64_t channels = shape[1], size = shape[2] * shape[3], planes = shape[0] * channels;
@@ -429,8 +430,8 @@ void BatchNormGradient(const int64_t *shape, const float *x, const float *gamma,
     }
     dbeta[c] = sum;
     dgamma[c] = products * inverse;
-    const float scale = gamma[c] * inverse, shift = sum / (shape[0] * size);
-    const float slope = products * inverse * inverse / (shape[0] * size);
+    const float scale = gamma[c] * inverse, share = fixed ? 0.f : 1.f / (shape[0] * size);
+    const float shift = sum * share, slope = products * inverse * inverse * share;
     for (int64_t i = c; i < planes; i += channels)
       Along(x + i * size, dy + i * size, size, [&](int64_t at, Vector v, Vector d, int64_t count) {
         Store(dx + i * size + at, scale * (d - shift - (v - mean[c]) * slope), count);
@@ -613,22 +614,15 @@ OPERATOR(pointwise_gradient) {
 }
 INFER_SHAPES(pointwise_gradient) { return {SHAPE(0), SHAPE(1)}; }
 
-// x gamma beta running_mean running_variance (epsilon momentum) → y mean variance new_mean new_variance;
-// x gamma mean variance epsilon dy → dx dgamma dbeta
+// x gamma beta running_mean running_variance (epsilon momentum) → y mean variance new_mean new_variance
 OPERATOR(batch_norm) {
   BatchNorm(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4), TENSOR(5)[0], TENSOR(5)[1], TENSOR(6),
             TENSOR(7), TENSOR(8), TENSOR(9), TENSOR(10));
   return 0;
 }
 INFER_SHAPES(batch_norm) { return {SHAPE(0), SHAPE(1), SHAPE(1), SHAPE(1), SHAPE(1)}; }
-OPERATOR(batch_norm_gradient) {
-  BatchNormGradient(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), *TENSOR(4), TENSOR(5), TENSOR(6),
-                    TENSOR(7), TENSOR(8));
-  return 0;
-}
-INFER_SHAPES(batch_norm_gradient) { return {SHAPE(0), SHAPE(1), SHAPE(1)}; }
 
-// With the running statistics: x gamma beta mean variance epsilon → y
+// By the running statistics: x gamma beta mean variance (epsilon …) → y
 OPERATOR(batch_norm_inference) {
   const int64_t channels = shapes[0][1], size = shapes[0][2] * shapes[0][3];
   const float *x = TENSOR(0), *gamma = TENSOR(1), *beta = TENSOR(2), *mean = TENSOR(3), *variance = TENSOR(4);
@@ -643,6 +637,18 @@ OPERATOR(batch_norm_inference) {
   return 0;
 }
 INFER_SHAPE(batch_norm_inference) { return SHAPE(0); }
+
+// Of either: x gamma mean variance (epsilon …) dy → dx dgamma dbeta
+#define BATCH_NORM_GRADIENT(NAME, FIXED)                                                                      \
+  OPERATOR(NAME) {                                                                                            \
+    BatchNormGradient(shapes[0], FIXED, TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), *TENSOR(4), TENSOR(5),    \
+                      TENSOR(6), TENSOR(7), TENSOR(8));                                                       \
+    return 0;                                                                                                 \
+  }                                                                                                           \
+  INFER_SHAPES(NAME) { return {SHAPE(0), SHAPE(1), SHAPE(1)}; }
+
+BATCH_NORM_GRADIENT(batch_norm_gradient, false)
+BATCH_NORM_GRADIENT(batch_norm_inference_gradient, true)
 
 // Over the last axis: x gamma beta epsilon → y; x gamma epsilon dy → dx dgamma dbeta
 OPERATOR(layer_norm) {

@@ -3,7 +3,6 @@
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore.ops.operations._grad_ops import BatchNormGrad  # no public name
 
 from src.device.cpu_convolutions.native.library import operator
 
@@ -46,23 +45,35 @@ class Activation(_Layer):
 
 
 class _BatchNorm(_Layer):
-    def __init__(self, cell: nn.BatchNorm2d) -> None:
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str, outputs: int) -> None:
         super().__init__()
-        self.epsilon = Tensor([cell.eps], ms.float32)
         self.options = Tensor([cell.eps, cell.momentum], ms.float32)  # momentum of the new values
-        self.forward = operator("batch_norm", outputs=5)
-        self.gradient = operator("batch_norm_gradient", outputs=3)
+        self.forward = operator(kernel, outputs)
+        self.gradient = operator(f"{kernel}_gradient", outputs=3)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, ...]:
         return self.forward(x, gamma, beta, mean, variance, self.options)
+
+
+class _BatchStatistics(_BatchNorm):
+    """Gives the normalised maps, the batch's statistics and the new running ones."""
 
     def bprop(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
         out: tuple[Tensor, ...], dout: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        of_x, of_gamma, of_beta = self.gradient(x, gamma, out[1], out[2], self.epsilon, dout[0])
+        of_x, of_gamma, of_beta = self.gradient(x, gamma, out[1], out[2], self.options, dout[0])
+        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class _RunningStatistics(_BatchNorm):
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
+        out: Tensor, dout: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        of_x, of_gamma, of_beta = self.gradient(x, gamma, mean, variance, self.options, dout)
         return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
 
 
@@ -71,7 +82,7 @@ class BatchNormTraining(_Layer):
 
     def __init__(self, cell: nn.BatchNorm2d) -> None:
         super().__init__()
-        self.normalize = _BatchNorm(cell)
+        self.normalize = _BatchStatistics(cell, "batch_norm", outputs=5)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
@@ -87,21 +98,12 @@ class BatchNormInference(_Layer):
 
     def __init__(self, cell: nn.BatchNorm2d) -> None:
         super().__init__()
-        self.epsilon = Tensor([cell.eps], ms.float32)
-        self.forward = operator("batch_norm_inference")
-        self.gradient = BatchNormGrad(is_training=False, epsilon=cell.eps)
+        self.normalize = _RunningStatistics(cell, "batch_norm_inference", outputs=1)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor]:
-        return (self.forward(x, gamma, beta, mean, variance, self.epsilon),)
-
-    def bprop(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
-        out: tuple[Tensor], dout: tuple[Tensor],
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        of_x, of_gamma, of_beta = self.gradient(dout[0], x, gamma, mean, variance, variance)
-        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+        return (self.normalize(x, gamma, beta, mean, variance),)
 
 
 class _LastAxisNorm(_Layer):
@@ -181,14 +183,15 @@ class SqueezeExcite(_Layer):
 
     def __init__(self, cell: nn.Cell) -> None:
         super().__init__()
-        self.reduce, self.act = cell.conv_reduce, cell.act
-        self.expand, self.gate = cell.conv_expand, cell.gate
-        self.norm = cell.bn if cell.norm else nn.Identity()
+        # Under mindcv's names, of which those of parameters are made
+        self.conv_reduce, self.conv_expand = cell.conv_reduce, cell.conv_expand
+        self.act, self.gate = cell.act, cell.gate
+        self.bn = cell.bn if cell.norm else nn.Identity()
         self.pool, self.scale = PlaneMean(), PlaneScale()
 
     def construct(self, x: Tensor) -> Tensor:
-        squeezed = self.act(self.norm(self.reduce(self.pool(x))))
-        return self.scale(x, self.gate(self.expand(squeezed)))
+        squeezed = self.act(self.bn(self.conv_reduce(self.pool(x))))
+        return self.scale(x, self.gate(self.conv_expand(squeezed)))
 
 
 class MapsToRows(_Layer):
@@ -226,17 +229,16 @@ class ConvNextBlock(_Layer):
 
     def __init__(self, cell: nn.Cell) -> None:
         super().__init__()
-        self.depthwise, self.norm = cell.dwconv, cell.norm
-        self.expand, self.reduce = cell.pwconv1, cell.pwconv2
-        self.act = Activation("gelu")
-        self.gamma = cell.gamma_
-        self.drop_path = cell.drop_path
+        # Under mindcv's names, of which those of parameters are made
+        self.dwconv, self.norm = cell.dwconv, cell.norm
+        self.pwconv1, self.act, self.pwconv2 = cell.pwconv1, cell.act, cell.pwconv2
+        self.gamma_, self.drop_path = cell.gamma_, cell.drop_path
         self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
 
     def construct(self, x: Tensor) -> Tensor:
-        rows = self.norm(self.to_rows(self.depthwise(x)))
-        rows = self.reduce(self.act(self.expand(rows)))
-        return x + self.drop_path(self.to_maps(rows, self.gamma))
+        rows = self.norm(self.to_rows(self.dwconv(x)))
+        rows = self.pwconv2(self.act(self.pwconv1(rows)))
+        return x + self.drop_path(self.to_maps(rows, self.gamma_))
 
 
 class ConvNextMapsNorm(_Layer):

@@ -21,7 +21,7 @@ OPTIONS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 
 
 @functools.cache
-def library() -> Path | None:
+def compiled_library() -> Path | None:
     """The compiled kernels; None, and one line in the log, where they cannot be had.
 
     The file's name tells source, compiler and CPU, so that a home directory may serve machines of
@@ -74,7 +74,7 @@ def _cpu() -> str:
 def operator(name: str, outputs: int = 1) -> ops.Custom:
     """A kernel of the library as an operator on float32 tensors."""
     kernel = ops.Custom(
-        f"{library()}:{name}",
+        f"{compiled_library()}:{name}",
         out_shape=None,  # by the library's NAMEInferShape, which dynamic graphs need
         out_dtype=(lambda *types: types[0]) if outputs == 1 else lambda *t: (t[0],) * outputs,
         func_type="aot",
