@@ -2,8 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from src.engine.segmenter import Segmenter
 from src.utils.console import class_table, console, scores_table
 from src.utils.errors import UserError
 from src.utils.files import write_json
+from src.utils.map_ahead import map_ahead
 from src.utils.palette import voc_palette
 
 
@@ -132,7 +132,8 @@ class Evaluator:
             metric.clear()
         started = time.perf_counter()
         one, images = copy.copy(self.metric), []
-        for sample in _read_ahead(self.samples, self.share(count)):
+        # Decoded by a thread while the network runs
+        for sample in map_ahead(self.samples.__getitem__, self.share(count), workers=1):
             one.clear()
             pred = self.segmenter.predict(sample.image)
             one.update(sample.label, pred)
@@ -185,14 +186,3 @@ class Evaluator:
                     )
                 scores[name] = value
         return scores
-
-
-def _read_ahead(samples: Sequence[Any], indices: range, ahead: int = 3) -> Iterator[Any]:
-    """Iterates items, decoding the next in a thread while the network runs."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(samples.__getitem__, index) for index in indices[:ahead]]
-        for position in range(len(indices)):
-            sample = waiting.pop(0).result()
-            if position + ahead < len(indices):
-                waiting.append(pool.submit(samples.__getitem__, indices[position + ahead]))
-            yield sample
