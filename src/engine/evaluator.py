@@ -29,7 +29,7 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gives: the content of `eval.json`, and the matrix it comes from."""
+    """The result of an evaluation: the content of `eval.json`, and its confusion matrix."""
 
     scores: dict[str, float]  # pixel_acc, macc, miou, fwiou, and those of further metrics
     per_class: dict[str, dict[str, float]]
@@ -78,7 +78,7 @@ class Metric(Protocol):
 class Evaluator:
     """Evaluates the network of a segmenter over samples.
 
-    ProcessGroup share the samples, and each gets the evaluation of the whole.
+    Several processes share the samples, and each gets the evaluation of the whole split.
 
     Args:
         segmenter: Predicts class ids.
@@ -112,11 +112,11 @@ class Evaluator:
         self.process_group = process_group or ProcessGroup()
 
     def share(self, count: int) -> range:
-        """Indices of the samples that this rank evaluates of the first `count`."""
+        """Indices of the samples that this process evaluates, of the first `count`."""
         return range(self.process_group.rank, count, self.process_group.world_size)
 
     def names(self) -> list[str]:
-        """What a run will give, without the split: `miou`, `iou/person` …."""
+        """Names of the scores, without the split: `miou`, `iou/person` …."""
         for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
@@ -127,7 +127,7 @@ class Evaluator:
         return any((self.samples[i].label == class_id).any() for i in range(count))
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluates the first `count` samples; `on_sample` is called after each of this rank's."""
+        """Evaluates the first `count` samples; `on_sample` is called after each of our own."""
         for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         started = time.perf_counter()
@@ -160,7 +160,7 @@ class Evaluator:
         )
 
     def _gather(self, images: list[ImageScores], count: int) -> list[ImageScores]:
-        """Puts the counts of all ranks into the metrics; returns all images, in their order."""
+        """Sums the counts of all processes; returns the scores of all images, in order."""
         counts = [self.metric.matrix, *(metric.counts for metric in self.extra_metrics)]
         mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
         parts = self.process_group.gather(mine)

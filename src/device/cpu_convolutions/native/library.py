@@ -22,7 +22,7 @@ OPTIONS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 
 @functools.cache
 def compiled_library() -> Path | None:
-    """The compiled kernels; None, and one line in the log, where they cannot be had.
+    """The path of the compiled kernels; None, with a line in the log, if they cannot be compiled.
 
     The file's name tells source, compiler and CPU, so that a home directory may serve machines of
     several kinds. `CXX` names the compiler, g++ or clang++.
@@ -62,7 +62,7 @@ def _compile(compiler: str, path: Path) -> None:
 
 
 def _cpu() -> str:
-    """What `-march=native` depends on."""
+    """The properties of the CPU that `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
