@@ -71,7 +71,7 @@ def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
 
 
 def _keeps_size(cell: nn.Conv2d) -> bool:
-    """Whether it keeps the size of its maps: stride 1, odd kernel above 1, no groups, no dilation."""
+    """Whether it keeps the size of maps: stride 1, odd kernel above 1, no groups, no dilation."""
     kernel = cell.kernel_size
     padded = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
     margins = tuple(k // 2 for k in kernel for _ in range(2))
