@@ -1,4 +1,4 @@
-"""What may not be together, though each of the keys may have its value."""
+"""Combinations of values that exclude each other, though each is valid by itself."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -6,7 +6,7 @@ from src.utils.errors import UserError
 
 
 def check_combinations(cfg: DictConfig) -> None:
-    """Refuses what a device cannot do, before it is asked for.
+    """Refuses combinations that a device does not support, before the device is initialised.
 
     Raises:
         UserError: On the first such combination.

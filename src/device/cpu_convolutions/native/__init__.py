@@ -15,26 +15,44 @@ from src.device.cpu_convolutions.native.library import compiled_library
 
 # Of a 1×1 convolution; a larger matrix takes long to be packed, and oneDNN multiplies as fast
 MOST_WEIGHTS = 1 << 20
+_FUSED = ("relu", "swish", "hard_swish")  # with batch normalisation
 
 
 def use_native_layers(network: nn.Cell) -> None:
-    """Gives layers of a float32 network our kernels, where there is a compiler for them."""
+    """Replaces layers of a float32 network by our kernels, if there is a compiler."""
     if compiled_library() is None:
         return
+    if isinstance(network, nn.SequentialCell):
+        _fuse_activations(network)
     for name, layer in list(_native_layers(network)):
-        own = network._cells.get(name) or getattr(network, name)
-        network.__dict__.setdefault("_own_layers", {})[name] = own
-        _set(network, name, layer)
+        _replace(network, name, layer)
     for cell in network.cells():
         use_native_layers(cell)
 
 
 def use_own_layers(network: nn.Cell) -> None:
-    """Takes `use_native_layers` back."""
+    """Undoes `use_native_layers`."""
     for name, own in network.__dict__.pop("_own_layers", {}).items():
         _set(network, name, own)
     for cell in network.cells():
         use_own_layers(cell)
+
+
+def _fuse_activations(cells: nn.SequentialCell) -> None:
+    """Batch normalisation computes the activation behind it, too, whose input need not be kept."""
+    names = list(cells._cells)
+    for name, following in zip(names, names[1:], strict=False):
+        norm, activation = cells._cells[name], _activation(cells._cells[following])
+        if activation in _FUSED and _is_own_norm(norm):
+            for attribute, layer in _norm_layers(norm, f"batch_norm_{activation}"):
+                _replace(norm, attribute, layer)
+            _replace(cells, following, nn.Identity())
+
+
+def _replace(cell: nn.Cell, name: str, layer: nn.Cell) -> None:
+    own = cell._cells.get(name) or getattr(cell, name)
+    cell.__dict__.setdefault("_own_layers", {})[name] = own
+    _set(cell, name, layer)
 
 
 def _set(cell: nn.Cell, name: str, layer: nn.Cell | ops.Primitive) -> None:
@@ -48,23 +66,20 @@ def _set(cell: nn.Cell, name: str, layer: nn.Cell | ops.Primitive) -> None:
 
 
 def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
-    """Attributes of a cell, and what is to take their place."""
+    """Attributes of a cell and the layers that replace them."""
     if isinstance(cell, nn.Conv2d) and isinstance(cell.conv2d, ops.Primitive):
         if kernel := _convolution_kernel(cell):
             yield "conv2d", layers.Convolution(kernel)
-    elif type(cell) is nn.BatchNorm2d and isinstance(cell.bn_train, ops.Primitive):
-        yield "bn_train", layers.BatchNormTraining(cell)
-        yield "bn_infer", layers.BatchNormInference(cell)
+    elif _is_own_norm(cell):
+        yield from _norm_layers(cell, "batch_norm")
     elif isinstance(cell, nn.LayerNorm) and isinstance(cell.layer_norm, ops.Primitive):
         if len(cell.normalized_shape) == 1 and cell.begin_norm_axis == -1:
             yield "layer_norm", layers.LayerNorm(cell)
     elif type(cell) is nn.Dense and cell.has_bias and isinstance(cell.bias_add, ops.Primitive):
         yield "bias_add", layers.BiasAdd()
     for name, child in cell._cells.items():
-        if type(child) is nn.GELU and child.approximate == "tanh":
-            yield name, layers.Activation("gelu")
-        elif type(child) is nn.SiLU or _is_mindcv(child, "layers.activation", "Swish"):
-            yield name, layers.Activation("swish")
+        if _activation(child) in ("gelu", "swish"):
+            yield name, layers.Activation(_activation(child))
         elif _is_mindcv(child, "layers.squeeze_excite", "SqueezeExcite"):
             yield name, layers.SqueezeExcite(child)
         elif _is_mindcv(child, "convnext", "Block"):
@@ -72,6 +87,23 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
                 yield name, layers.ConvNextBlock(child)
         elif _is_mindcv(child, "convnext", "ConvNextLayerNorm") and child.norm_axis == 1:
             yield name, layers.ConvNextMapsNorm(child)
+
+
+def _activation(cell: nn.Cell) -> str | None:
+    if type(cell) is nn.GELU:
+        return "gelu" if cell.approximate == "tanh" else None
+    if _is_mindcv(cell, "layers.activation", "Swish"):
+        return "swish"
+    return {nn.SiLU: "swish", nn.ReLU: "relu", nn.HSwish: "hard_swish"}.get(type(cell))
+
+
+def _is_own_norm(cell: nn.Cell) -> bool:
+    return type(cell) is nn.BatchNorm2d and isinstance(cell.bn_train, ops.Primitive)
+
+
+def _norm_layers(cell: nn.BatchNorm2d, kernel: str) -> Iterator[tuple[str, nn.Cell]]:
+    yield "bn_train", layers.BatchNormTraining(cell, kernel)
+    yield "bn_infer", layers.BatchNormInference(cell, kernel)
 
 
 def _is_mindcv(cell: nn.Cell, module: str, name: str) -> bool:

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -387,54 +388,157 @@ void PointwiseWeightGradient(int64_t images, int64_t rows, int64_t columns, int6
   }
 }
 
-// ---- Normalisation ----
+// ---- Activations ----
+
+// Relative error below 2e-7 (the polynomial of Moshier's Cephes library); NaN stays NaN.
+inline Vector Exp(Vector x) {
+  typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+  const Vector lowest = Vector{} - 87.3f, highest = Vector{} + 88.3f;
+  x = x < lowest ? lowest : x;
+  x = x > highest ? highest : x;
+  constexpr float kRounds = 12582912.f;  // 1.5 · 2^23, beyond which there are no fractions
+  const Vector power = (x * 1.44269504f + kRounds) - kRounds;
+  x = x - power * 0.693359375f + power * 2.12194440e-4f;  // log 2 in two parts
+  Vector p = x * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * x + 8.3334519073e-3f;
+  p = p * x + 4.1665795894e-2f;
+  p = p * x + 1.6666665459e-1f;
+  p = p * x + 5.0000001201e-1f;
+  p = p * x * x + x + 1.0f;
+  const Integers bits = (__builtin_convertvector(power, Integers) + 127) << 23;
+  Vector scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return p * scale;
+}
+
+inline Vector Sigmoid(Vector x) { return 1.0f / (1.0f + Exp(-x)); }
+
+struct Swish {
+  static Vector Value(Vector x) { return x * Sigmoid(x); }
+  static Vector Slope(Vector x) {
+    const Vector s = Sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+  }
+};
+
+// By tanh, of which (1 + tanh(u)) / 2 is sigmoid(2u).
+struct Gelu {
+  static constexpr float kScale = 2 * 0.7978845608f, kCubic = 0.044715f;  // 2·√(2/π)
+  static Vector Value(Vector x) { return x * Sigmoid(kScale * (x + kCubic * x * x * x)); }
+  static Vector Slope(Vector x) {
+    const Vector s = Sigmoid(kScale * (x + kCubic * x * x * x));
+    return s * (1.0f + x * (1.0f - s) * kScale * (1.0f + 3 * kCubic * x * x));
+  }
+};
+
+struct Relu {
+  static Vector Value(Vector x) { return x < 0.0f ? Vector{} : x; }
+  static Vector Slope(Vector x) { return x > 0.0f ? Vector{} + 1.0f : Vector{}; }
+};
+
+struct HardSwish {
+  static Vector Value(Vector x) {
+    const Vector inside = x * (x + 3.0f) / 6.0f;
+    return x > 3.0f ? x : x < -3.0f ? Vector{} : inside;
+  }
+  static Vector Slope(Vector x) {
+    const Vector inside = (2.0f * x + 3.0f) / 6.0f;
+    return x > 3.0f ? Vector{} + 1.0f : x < -3.0f ? Vector{} : inside;
+  }
+};
+
+struct Identity {
+  static Vector Value(Vector x) { return x; }
+};
+
+template <typename F>
+void Elementwise(int64_t size, const float *a, const float *b, float *out, F f) {
+  constexpr int64_t kChunk = 1 << 15;
+  Parallel((size + kChunk - 1) / kChunk, [&](int64_t part) {
+    const int64_t begin = part * kChunk;
+    Along(a + begin, b + begin, std::min(size - begin, kChunk), [&](int64_t at, Vector u, Vector v, int64_t count) {
+      Store(out + begin + at, f(u, v), count);
+    });
+  });
+}
+
+// ---- Normalisation, of batches with the activation that follows ----
+
+// Normalised values are x · scale + shift.
+struct Affine {
+  float scale, shift;
+  Affine(float gamma, float beta, float mean, float variance, float epsilon)
+      : scale(gamma / std::sqrt(variance + epsilon)), shift(beta - mean * scale) {}
+  Vector operator()(Vector x) const { return x * scale + shift; }
+};
 
 // Beside y the batch's mean and variance, and the running ones moved towards them by `momentum`.
+template <typename Act>
 void BatchNorm(const int64_t *shape, const float *x, const float *gamma, const float *beta, const float *old_mean,
                const float *old_variance, float epsilon, float momentum, float *y, float *mean, float *variance,
                float *new_mean, float *new_variance) {
   const int64_t channels = shape[1], size = shape[2] * shape[3], planes = shape[0] * channels;
+  const int64_t count = shape[0] * size;
   Parallel(channels, [&](int64_t c) {
     double sum = 0, squares = 0;
     for (int64_t i = c; i < planes; i += channels) sum += RowSum(x + i * size, size);
-    mean[c] = sum / (shape[0] * size);
+    mean[c] = sum / count;
     for (int64_t i = c; i < planes; i += channels) squares += SquareSum(x + i * size, mean[c], size);
-    variance[c] = squares / (shape[0] * size);
-    const float unbiased = squares / std::max<int64_t>(shape[0] * size - 1, 1);
+    variance[c] = squares / count;
+    const float unbiased = squares / std::max<int64_t>(count - 1, 1);
     new_mean[c] = old_mean[c] + momentum * (mean[c] - old_mean[c]);
     new_variance[c] = old_variance[c] + momentum * (unbiased - old_variance[c]);
-    const float scale = gamma[c] / std::sqrt(variance[c] + epsilon), shift = beta[c] - mean[c] * scale;
+    const Affine affine(gamma[c], beta[c], mean[c], variance[c], epsilon);
     for (int64_t i = c; i < planes; i += channels)
-      Along(x + i * size, x + i * size, size, [&](int64_t at, Vector v, Vector, int64_t count) {
-        Store(y + i * size + at, v * scale + shift, count);
+      Along(x + i * size, x + i * size, size, [&](int64_t at, Vector v, Vector, int64_t part) {
+        Store(y + i * size + at, Act::Value(affine(v)), part);
       });
   });
 }
 
+template <typename Act>
+void BatchNormInference(const int64_t *shape, const float *x, const float *gamma, const float *beta,
+                        const float *mean, const float *variance, float epsilon, float *y) {
+  const int64_t channels = shape[1], size = shape[2] * shape[3];
+  ParallelGroups(shape[0] * channels, size, [=](int64_t i) {
+    const int64_t c = i % channels;
+    const Affine affine(gamma[c], beta[c], mean[c], variance[c], epsilon);
+    Along(x + i * size, x + i * size, size, [&](int64_t at, Vector v, Vector, int64_t part) {
+      Store(y + i * size + at, Act::Value(affine(v)), part);
+    });
+  });
+}
+
 // `fixed` statistics do not depend on x.
-void BatchNormGradient(const int64_t *shape, bool fixed, const float *x, const float *gamma, const float *mean,
-                       const float *variance, float epsilon, const float *dy, float *dx, float *dgamma,
-                       float *dbeta) {
+template <typename Act>
+void BatchNormGradient(const int64_t *shape, bool fixed, const float *x, const float *gamma, const float *beta,
+                       const float *mean, const float *variance, float epsilon, const float *dy, float *dx,
+                       float *dgamma, float *dbeta) {
   const int64_t channels = shape[1], size = shape[2] * shape[3], planes = shape[0] * channels;
+  constexpr bool active = !std::is_same<Act, Identity>::value;
   Parallel(channels, [&](int64_t c) {
     double sum = 0, products = 0;
-    const float inverse = 1 / std::sqrt(variance[c] + epsilon);
+    const Affine affine(gamma[c], beta[c], mean[c], variance[c], epsilon);
     for (int64_t i = c; i < planes; i += channels) {
       Vector sums{}, sums_of_products{};
-      Along(x + i * size, dy + i * size, size, [&](int64_t, Vector v, Vector d, int64_t) {
+      Along(x + i * size, dy + i * size, size, [&](int64_t at, Vector v, Vector d, int64_t part) {
+        if constexpr (active) {
+          d *= Act::Slope(affine(v));
+          Store(dx + i * size + at, d, part);  // for the second pass
+        }
         sums += d;
         sums_of_products += (v - mean[c]) * d;
       });
       sum += Sum(sums);
       products += Sum(sums_of_products);
     }
+    const float inverse = 1 / std::sqrt(variance[c] + epsilon), share = fixed ? 0.f : 1.f / (shape[0] * size);
     dbeta[c] = sum;
     dgamma[c] = products * inverse;
-    const float scale = gamma[c] * inverse, share = fixed ? 0.f : 1.f / (shape[0] * size);
     const float shift = sum * share, slope = products * inverse * inverse * share;
     for (int64_t i = c; i < planes; i += channels)
-      Along(x + i * size, dy + i * size, size, [&](int64_t at, Vector v, Vector d, int64_t count) {
-        Store(dx + i * size + at, scale * (d - shift - (v - mean[c]) * slope), count);
+      Along(x + i * size, (active ? dx : dy) + i * size, size, [&](int64_t at, Vector v, Vector d, int64_t part) {
+        Store(dx + i * size + at, affine.scale * (d - shift - (v - mean[c]) * slope), part);
       });
   });
 }
@@ -504,60 +608,6 @@ void Transpose(int64_t count, int64_t rows, int64_t columns, const float *from, 
   });
 }
 
-// ---- Activations ----
-
-// Relative error below 2e-7 (the polynomial of Moshier's Cephes library); NaN stays NaN.
-inline Vector Exp(Vector x) {
-  typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
-  const Vector lowest = Vector{} - 87.3f, highest = Vector{} + 88.3f;
-  x = x < lowest ? lowest : x;
-  x = x > highest ? highest : x;
-  constexpr float kRounds = 12582912.f;  // 1.5 · 2^23, beyond which there are no fractions
-  const Vector power = (x * 1.44269504f + kRounds) - kRounds;
-  x = x - power * 0.693359375f + power * 2.12194440e-4f;  // log 2 in two parts
-  Vector p = x * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * x + 8.3334519073e-3f;
-  p = p * x + 4.1665795894e-2f;
-  p = p * x + 1.6666665459e-1f;
-  p = p * x + 5.0000001201e-1f;
-  p = p * x * x + x + 1.0f;
-  const Integers bits = (__builtin_convertvector(power, Integers) + 127) << 23;
-  Vector scale;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return p * scale;
-}
-
-inline Vector Sigmoid(Vector x) { return 1.0f / (1.0f + Exp(-x)); }
-
-struct Swish {
-  static Vector Value(Vector x) { return x * Sigmoid(x); }
-  static Vector Slope(Vector x) {
-    const Vector s = Sigmoid(x);
-    return s * (1.0f + x * (1.0f - s));
-  }
-};
-
-// By tanh, of which (1 + tanh(u)) / 2 is sigmoid(2u).
-struct Gelu {
-  static constexpr float kScale = 2 * 0.7978845608f, kCubic = 0.044715f;  // 2·√(2/π)
-  static Vector Value(Vector x) { return x * Sigmoid(kScale * (x + kCubic * x * x * x)); }
-  static Vector Slope(Vector x) {
-    const Vector s = Sigmoid(kScale * (x + kCubic * x * x * x));
-    return s * (1.0f + x * (1.0f - s) * kScale * (1.0f + 3 * kCubic * x * x));
-  }
-};
-
-template <typename F>
-void Elementwise(int64_t size, const float *a, const float *b, float *out, F f) {
-  constexpr int64_t kChunk = 1 << 15;
-  Parallel((size + kChunk - 1) / kChunk, [&](int64_t part) {
-    const int64_t begin = part * kChunk;
-    Along(a + begin, b + begin, std::min(size - begin, kChunk), [&](int64_t at, Vector u, Vector v, int64_t count) {
-      Store(out + begin + at, f(u, v), count);
-    });
-  });
-}
-
 }  // namespace
 
 #define OPERATOR(NAME) int NAME(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *)
@@ -614,41 +664,37 @@ OPERATOR(pointwise_gradient) {
 }
 INFER_SHAPES(pointwise_gradient) { return {SHAPE(0), SHAPE(1)}; }
 
-// x gamma beta running_mean running_variance (epsilon momentum) → y mean variance new_mean new_variance
-OPERATOR(batch_norm) {
-  BatchNorm(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4), TENSOR(5)[0], TENSOR(5)[1], TENSOR(6),
-            TENSOR(7), TENSOR(8), TENSOR(9), TENSOR(10));
-  return 0;
-}
-INFER_SHAPES(batch_norm) { return {SHAPE(0), SHAPE(1), SHAPE(1), SHAPE(1), SHAPE(1)}; }
-
-// By the running statistics: x gamma beta mean variance (epsilon …) → y
-OPERATOR(batch_norm_inference) {
-  const int64_t channels = shapes[0][1], size = shapes[0][2] * shapes[0][3];
-  const float *x = TENSOR(0), *gamma = TENSOR(1), *beta = TENSOR(2), *mean = TENSOR(3), *variance = TENSOR(4);
-  float *y = TENSOR(6), epsilon = *TENSOR(5);
-  ParallelGroups(shapes[0][0] * channels, size, [=](int64_t i) {
-    const int64_t c = i % channels;
-    const float scale = gamma[c] / std::sqrt(variance[c] + epsilon), shift = beta[c] - mean[c] * scale;
-    Along(x + i * size, x + i * size, size, [=](int64_t at, Vector v, Vector, int64_t count) {
-      Store(y + i * size + at, v * scale + shift, count);
-    });
-  });
-  return 0;
-}
-INFER_SHAPE(batch_norm_inference) { return SHAPE(0); }
-
-// Of either: x gamma mean variance (epsilon …) dy → dx dgamma dbeta
-#define BATCH_NORM_GRADIENT(NAME, FIXED)                                                                      \
+// x gamma beta running_mean running_variance (epsilon momentum) → y mean variance new_mean new_variance;
+// by the running statistics: x gamma beta mean variance (epsilon …) → y;
+// gradients of both: x gamma beta mean variance (epsilon …) dy → dx dgamma dbeta
+#define BATCH_NORM(NAME, ACT)                                                                                 \
   OPERATOR(NAME) {                                                                                            \
-    BatchNormGradient(shapes[0], FIXED, TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), *TENSOR(4), TENSOR(5),    \
-                      TENSOR(6), TENSOR(7), TENSOR(8));                                                       \
+    BatchNorm<ACT>(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4), TENSOR(5)[0],            \
+                   TENSOR(5)[1], TENSOR(6), TENSOR(7), TENSOR(8), TENSOR(9), TENSOR(10));                     \
+    return 0;                                                                                                 \
+  }                                                                                                           \
+  INFER_SHAPES(NAME) { return {SHAPE(0), SHAPE(1), SHAPE(1), SHAPE(1), SHAPE(1)}; }                           \
+  OPERATOR(NAME##_inference) {                                                                                \
+    BatchNormInference<ACT>(shapes[0], TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4), *TENSOR(5),     \
+                            TENSOR(6));                                                                       \
+    return 0;                                                                                                 \
+  }                                                                                                           \
+  INFER_SHAPE(NAME##_inference) { return SHAPE(0); }                                                          \
+  BATCH_NORM_GRADIENT(NAME##_gradient, ACT, false)                                                            \
+  BATCH_NORM_GRADIENT(NAME##_inference_gradient, ACT, true)
+
+#define BATCH_NORM_GRADIENT(NAME, ACT, FIXED)                                                                 \
+  OPERATOR(NAME) {                                                                                            \
+    BatchNormGradient<ACT>(shapes[0], FIXED, TENSOR(0), TENSOR(1), TENSOR(2), TENSOR(3), TENSOR(4),           \
+                           *TENSOR(5), TENSOR(6), TENSOR(7), TENSOR(8), TENSOR(9));                           \
     return 0;                                                                                                 \
   }                                                                                                           \
   INFER_SHAPES(NAME) { return {SHAPE(0), SHAPE(1), SHAPE(1)}; }
 
-BATCH_NORM_GRADIENT(batch_norm_gradient, false)
-BATCH_NORM_GRADIENT(batch_norm_inference_gradient, true)
+BATCH_NORM(batch_norm, Identity)
+BATCH_NORM(batch_norm_relu, Relu)
+BATCH_NORM(batch_norm_swish, Swish)
+BATCH_NORM(batch_norm_hard_swish, HardSwish)
 
 // Over the last axis: x gamma beta epsilon → y; x gamma epsilon dy → dx dgamma dbeta
 OPERATOR(layer_norm) {

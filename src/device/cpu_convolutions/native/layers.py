@@ -64,8 +64,8 @@ class _BatchStatistics(_BatchNorm):
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
         out: tuple[Tensor, ...], dout: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        of_x, of_gamma, of_beta = self.gradient(x, gamma, out[1], out[2], self.options, dout[0])
-        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+        of = self.gradient(x, gamma, beta, out[1], out[2], self.options, dout[0])
+        return of[0], of[1], of[2], ops.zeros_like(mean), ops.zeros_like(variance)
 
 
 class _RunningStatistics(_BatchNorm):
@@ -73,32 +73,34 @@ class _RunningStatistics(_BatchNorm):
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
         out: Tensor, dout: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        of_x, of_gamma, of_beta = self.gradient(x, gamma, mean, variance, self.options, dout)
-        return of_x, of_gamma, of_beta, ops.zeros_like(mean), ops.zeros_like(variance)
+        of = self.gradient(x, gamma, beta, mean, variance, self.options, dout)
+        return of[0], of[1], of[2], ops.zeros_like(mean), ops.zeros_like(variance)
 
 
 class BatchNormTraining(_Layer):
-    """In place of `bn_train` of an `nn.BatchNorm2d`: by the batch's own statistics."""
+    """In place of `bn_train` of an `nn.BatchNorm2d`: by the batch's own statistics.
 
-    def __init__(self, cell: nn.BatchNorm2d) -> None:
+    `kernel` may have the activation that follows, as in `batch_norm_relu`.
+    """
+
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str) -> None:
         super().__init__()
-        self.normalize = _BatchStatistics(cell, "batch_norm", outputs=5)
+        self.normalize = _BatchStatistics(cell, kernel, outputs=5)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor]:
         y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
-        ops.assign(mean, new_mean)
-        ops.assign(variance, new_variance)
-        return (y,)
+        updated = ops.assign(mean, new_mean), ops.assign(variance, new_variance)
+        return (ops.depend(y, updated),)
 
 
 class BatchNormInference(_Layer):
     """In place of `bn_infer` of an `nn.BatchNorm2d`: by the running statistics."""
 
-    def __init__(self, cell: nn.BatchNorm2d) -> None:
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str) -> None:
         super().__init__()
-        self.normalize = _RunningStatistics(cell, "batch_norm_inference", outputs=1)
+        self.normalize = _RunningStatistics(cell, f"{kernel}_inference", outputs=1)
 
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
