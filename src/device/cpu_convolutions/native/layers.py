@@ -90,10 +90,10 @@ class BatchNormTraining(_Layer):
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor]:
-        y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
-        ops.assign(mean, new_mean)
-        ops.assign(variance, new_variance)
-        return (y,)
+        found = self.normalize(x, gamma, beta, mean, variance)
+        ops.assign(mean, found[3])
+        ops.assign(variance, found[4])
+        return (found[0],)
 
 
 class BatchNormInference(_Layer):
