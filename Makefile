@@ -1,7 +1,7 @@
 # Every target sets up what it needs: the first one makes .venv from requirements.lock.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick \
+.PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick coverage \
 	test-user test-slurm soak lint fix lock clean
 
 VENV := .venv
@@ -17,7 +17,7 @@ EXTRA_STAMP := $(addprefix $(STAMP)+,$(subst $() ,+,$(EXTRA_NAMES)))
 
 # MindSpore has wheels for 3.10 to 3.12. A python3.x found by name may be a shim that does not run.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 
 help:  ## Show this list
@@ -75,10 +75,16 @@ MINUTES ?= 20
 soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may be lost; MINUTES=20
 	$(RUN) tests.soak $(MINUTES)
 
+test-user: $(STAMP)  ## Whole commands as an ordinary user, in a clone with a .venv of its own
+	$(RUN) pytest tests/ordinary_user.py $(ARGS)
+
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
 
-lint: $(STAMP)  ## Check style and format
+coverage: $(STAMP)  ## The quick tests, and which lines of src they do not reach
+	$(RUN) pytest -n 2 --dist worksteal -m "not slow" --cov src --cov-report term-missing:skip-covered $(ARGS)
+
+lint: $(STAMP)  ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
@@ -91,6 +97,7 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
 		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
 		pyproject.toml -o requirements.lock
+	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -1,14 +1,20 @@
-"""README.zh-CN.md says what README.md says: headings, tables, commands, code, names, figures."""
+"""A Chinese page says what the English one says: headings, tables, commands, code, names, figures."""
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-ENGLISH, CHINESE = (
-    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+from tests import ROOT
+
+TRANSLATED = sorted([*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").glob("*.zh-CN.md")])
+ORIGINALS = [page.with_name(page.name.replace(".zh-CN", "")) for page in TRANSLATED]
+PAIRS = [
+    tuple(page.read_text(encoding="utf-8") for page in pair)
+    for pair in zip(ORIGINALS, TRANSLATED, strict=True)
+]
+each_page = pytest.mark.parametrize(
+    ("english", "chinese"), PAIRS, ids=[page.stem for page in ORIGINALS]
 )
 
 
@@ -29,30 +35,27 @@ def sections(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^(#+) .*?\n(.*?)(?=^#|\Z)", prose, re.M | re.S)
 
 
-PAIRS = list(zip(sections(ENGLISH), sections(CHINESE), strict=False))
+@each_page
+def test_headings_are_as_many_and_of_the_same_levels(english, chinese):
+    assert [level for level, _ in sections(chinese)] == [level for level, _ in sections(english)]
 
 
-def test_headings_are_as_many_and_of_the_same_levels():
-    levels = [[level for level, _ in sections(text)] for text in (ENGLISH, CHINESE)]
-    assert levels[0] == levels[1]
+@each_page
+def test_code_blocks_hold_the_same_commands_and_code(english, chinese):
+    assert code_blocks(chinese) == code_blocks(english)
 
 
-def test_code_blocks_hold_the_same_commands_and_code():
-    assert code_blocks(CHINESE) == code_blocks(ENGLISH)
+@each_page
+def test_a_section_names_the_same_things_and_its_tables_are_as_long(english, chinese):
+    for (_, one), (_, other) in zip(sections(english), sections(chinese), strict=True):
+        for pattern in (r"`([^`]+)`", r"\d+\.\d+"):  # names, figures
+            assert Counter(re.findall(pattern, other)) == Counter(re.findall(pattern, one))
+        for pattern in (r"^\|", r"^- "):  # rows, items
+            found = [len(re.findall(pattern, text, re.M)) for text in (one, other)]
+            assert found[0] == found[1], one
 
 
-@pytest.mark.parametrize("number", range(len(PAIRS)))
-def test_a_section_names_the_same_things_and_its_tables_are_as_long(number):
-    (_, english), (_, chinese) = PAIRS[number]
-    names = [Counter(re.findall(r"`([^`]+)`", body)) for body in (english, chinese)]
-    assert names[0] == names[1]
-    rows = [re.findall(r"^\|", body, re.M) for body in (english, chinese)]
-    assert len(rows[0]) == len(rows[1])
-    items = [re.findall(r"^- ", body, re.M) for body in (english, chinese)]
-    assert len(items[0]) == len(items[1])
-    figures = [Counter(re.findall(r"\d+\.\d+", body)) for body in (english, chinese)]
-    assert figures[0] == figures[1]
-
-
-def test_each_points_to_the_other():
-    assert "(README.zh-CN.md)" in ENGLISH and "(README.md)" in CHINESE
+@pytest.mark.parametrize("number", range(len(PAIRS)), ids=[page.stem for page in ORIGINALS])
+def test_each_points_to_the_other(number):
+    english, chinese = PAIRS[number]
+    assert f"({TRANSLATED[number].name})" in english and f"({ORIGINALS[number].name})" in chinese

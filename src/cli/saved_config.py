@@ -1,20 +1,21 @@
-"""The config of a run that is there: a checkpoint's for eval, predict and export, or one to resume.
+"""The config of an existing run: a checkpoint's for eval, predict and export, or one to resume.
 
-Value overrides apply on top of it, and what was interpolated from such a value follows; a group
-override replaces that group.
+It is the config that the run was composed with, interpolations and all: what is interpolated from a
+value that is overridden follows it. A group override replaces that group.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src.cli.interpolations import followers
 from src.cli.paths import quoted, value_of
 from src.runs.directory import (
     RESOLVED_CONFIG,
@@ -32,7 +33,6 @@ CHOICES = ("dataset", "model", "model/backbone", "device", "inference", "metrics
 GROUPS = tuple(group for group in CHOICES if "/" not in group)
 OF_EVAL = ("metrics",)  # the other commands have no such group
 DEFAULT_EXPERIMENTS_DIR = "experiments"
-RETIRED = ("model.backbone.formulation",)  # of our VGG in earlier runs: the device settles it now
 
 
 def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
@@ -89,39 +89,27 @@ def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
 
 
 def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
-    """Puts the resolved values of the checkpoint's run under the overrides of the command line."""
+    """Puts the config of the checkpoint's run under the overrides of the command line."""
     run = run_directory_of(Path(str(cfg.ckpt_path)))
     if run is None:
         return
-    resolved = _resolved_of(run)
-    choices = _choices_of(run)
+    saved, choices = _config_of(run), _choices_of(run)
     parsed = OverridesParser.create().parse_overrides(overrides)
-    replaced = {
-        o.key_or_group.partition("/")[0]
-        for o in parsed
-        if o.key_or_group in CHOICES and o.value() != choices.get(o.key_or_group)
-    }
-    following = followers(cfg, resolved, [o.key_or_group for o in parsed])
     distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
+    of_run = [key for key in (*GROUPS, "paths", "seed") if key in cfg and key in saved]
     with open_dict(cfg):
-        for group in GROUPS:
-            if group in cfg and group not in replaced and group in resolved:
-                cfg[group] = resolved[group]
+        for key in of_run:
+            if key not in _replaced(parsed, choices):
+                cfg[key] = saved[key]
         if distributed is not None:
             cfg.device.distributed = distributed
-        for override in parsed:
-            group = override.key_or_group.partition(".")[0]
-            if group in GROUPS and "." in override.key_or_group and not override.is_delete():
-                OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
-        for key, interpolation in following.items():
-            if key.partition(".")[0] in GROUPS:
-                OmegaConf.update(cfg, key, interpolation)
+        _apply(cfg, [o for o in parsed if o.key_or_group.partition(".")[0] in of_run], choices)
     log.info("config of the run %s", run)
 
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A training run that `resume=DIR` goes on with, and what this command line changes in it."""
+    """A training run that `resume=DIR` continues, and the overrides of this command line."""
 
     path: Path
     overrides: list[str]
@@ -145,11 +133,11 @@ class ResumedRun:
 
     def arguments(self, arguments: list[str]) -> list[str]:
         """The command line, completed by the overrides the run was started and resumed with."""
-        anew = {"output_dir", "resume", *RETIRED, *map(_key, self.overrides)}
-        replaced = {_group(o) for o in self.overrides if _key(o) in self._choices()}
+        anew = {"output_dir", "resume", *map(_key, self.overrides)}
+        replaced = {_group(o) for o in self.overrides if _key(o) in _choices_of(self.path)}
         earlier = [
             override
-            for file in self._override_files()
+            for file in _override_files(self.path)
             for override in OmegaConf.load(file)
             if _key(override) not in anew
             and _key(override).partition(".")[0] not in replaced
@@ -159,49 +147,23 @@ class ResumedRun:
         return [*earlier, *arguments, f"output_dir={quoted(self.path)}", "hydra.mode=RUN"]
 
     def apply(self, cfg: DictConfig) -> None:
-        """Puts the run's resolved values under the overrides of this command line."""
+        """Puts the config of the run under the overrides of this command line."""
         if not (self.path / RESOLVED_CONFIG).exists():
             return  # killed before it was written: what was composed is what there is
-        resolved = _resolved_of(self.path)
+        saved, choices = _config_of(self.path), _choices_of(self.path)
         parsed = OverridesParser.create().parse_overrides(self.overrides)
-        # The directory, too: a run may have been moved
-        following = followers(cfg, resolved, ["output_dir", *(o.key_or_group for o in parsed)])
-        choices = self._choices()
-        replaced = {
-            _group(o.input_line)
-            for o in parsed
-            if o.key_or_group in choices and o.value() != choices[o.key_or_group]
-        }
+        replaced = _replaced(parsed, choices)
         with open_dict(cfg):
-            for key, value in resolved.items():
+            for key in saved:
                 if key not in replaced and key not in ("output_dir", "resume"):
-                    cfg[key] = value
-            for override in parsed:
-                key = override.key_or_group
-                if key in choices or key == "output_dir":
-                    continue
-                if override.is_delete():
-                    parent, _, name = key.rpartition(".")
-                    OmegaConf.select(cfg, parent).pop(name, None)
-                else:
-                    OmegaConf.update(cfg, key, override.value(), force_add=True)
-            for key, interpolation in following.items():
-                OmegaConf.update(cfg, key, interpolation)
+                    cfg[key] = saved[key]
+            _apply(cfg, [o for o in parsed if o.key_or_group != "output_dir"], choices)
 
     def save_overrides(self) -> None:
         """Writes this command line's overrides beside those of the start."""
-        number = len(self._override_files())
+        number = len(_override_files(self.path))
         path = self.path / ".hydra" / f"overrides.resume-{number}.yaml"
         write_text(path, OmegaConf.to_yaml(self.overrides))
-
-    def _override_files(self) -> list[Path]:
-        directory = self.path / ".hydra"
-        resumes = len(list(directory.glob("overrides.resume-*.yaml")))
-        names = ["overrides.yaml", *(f"overrides.resume-{i + 1}.yaml" for i in range(resumes))]
-        return [directory / name for name in names]
-
-    def _choices(self) -> dict[str, str]:
-        return _choices_of(self.path)
 
     def _refuse_what_cannot_go_on(self) -> None:
         named = f"resume={self.path}"
@@ -276,15 +238,65 @@ def _choices_of(run: Path) -> DictConfig:
         ) from error
 
 
-def _resolved_of(run: Path) -> DictConfig:
-    """The resolved config of a run, without keys that have gone since."""
+def _override_files(run: Path) -> list[Path]:
+    """The override files of a run: of its start, and of each resume."""
+    directory = run / ".hydra"
+    resumes = len(list(directory.glob("overrides.resume-*.yaml")))
+    names = ["overrides.yaml", *(f"overrides.resume-{i + 1}.yaml" for i in range(resumes))]
+    return [directory / name for name in names]
+
+
+def _config_of(run: Path) -> DictConfig:
+    """The config of a run with its interpolations; where it was resolved otherwise, the value.
+
+    What building decides, such as class names and normalisation, is in the resolved config alone.
+    """
     resolved = OmegaConf.load(run / RESOLVED_CONFIG)
-    for key in RETIRED:
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(resolved, parent)
-        if OmegaConf.is_dict(node) and node.get("_target_") == "src.models.backbones.vgg.VGG":
-            node.pop(name, None)
-    return resolved
+    cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
+    for file in _override_files(run)[1:]:
+        parsed = OverridesParser.create().parse_overrides(OmegaConf.to_object(OmegaConf.load(file)))
+        _apply(cfg, parsed, _choices_of(run))
+        for group in _replaced(parsed, _choices_of(run)) & resolved.keys():
+            cfg[group] = resolved[group]
+    for key, value in _leaves(OmegaConf.to_container(resolved)):
+        try:
+            found = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException:  # an environment variable that is set no longer
+            found = ...
+        if (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) != value:
+            OmegaConf.update(cfg, key, value, force_add=True)
+    return cfg
+
+
+def _leaves(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config that are no dictionaries, by dotted key."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _replaced(parsed: list[Override], choices: DictConfig) -> set[str]:
+    """The groups of which another option is chosen."""
+    return {
+        o.key_or_group.partition("/")[0]
+        for o in parsed
+        if o.key_or_group in choices and o.value() != choices[o.key_or_group]
+    }
+
+
+def _apply(cfg: DictConfig, parsed: list[Override], choices: DictConfig) -> None:
+    """Applies overrides of values; those of groups are left to composition."""
+    for override in parsed:
+        key = override.key_or_group
+        if key in choices:
+            continue
+        if override.is_delete():
+            parent, _, name = key.rpartition(".")
+            OmegaConf.select(cfg, parent).pop(name, None)
+        else:
+            OmegaConf.update(cfg, key, override.value(), force_add=True)
 
 
 def _key(override: str) -> str:

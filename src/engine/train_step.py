@@ -215,7 +215,9 @@ class TrainStep(nn.Cell):
         # process, and in PyNative mode it may read the scale of an earlier one
         factor = 1 / self.loss_scaler.scale_value
         loss = loss * factor
-        finite = amp.all_finite(gradients)
+        finite = amp.all_finite(gradients).reshape(())
+        if self.world_size > 1:  # some cards saturate, and only the one that did so knows
+            finite = self.all_reduce(1 - finite.astype(ms.float32)) == 0
         if finite:
             unscaled = self.map(ops.partial(_scale, factor), gradients)
             loss = ops.depend(loss, self._update(unscaled))

@@ -34,6 +34,7 @@ _CHINESE = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFan
 _STYLE = {
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,  # names may hold dollars
     "axes.labelcolor": INK,
     "axes.edgecolor": "#b4bcc5",
     "axes.spines.top": False,

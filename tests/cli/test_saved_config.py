@@ -64,16 +64,6 @@ def test_a_run_copied_without_its_hydra_folder_is_named(checkpoint, content):
         with_choices_of_run([f"ckpt_path={quoted(checkpoint)}"], "eval")
 
 
-def test_keys_that_have_gone_since_are_left_out_of_a_runs_config(checkpoint):
-    backbone = {"_target_": "src.models.backbones.vgg.VGG", "depth": 16, "formulation": "auto"}
-    earlier = OmegaConf.create({"model": {"stride": 8, "backbone": backbone}})
-    OmegaConf.save(earlier, checkpoint.parents[1] / "config.resolved.yaml")
-    cfg = OmegaConf.create({"ckpt_path": str(checkpoint), "model": {}})
-    apply_run(cfg, [])
-    del backbone["formulation"]
-    assert cfg.model == {"stride": 8, "backbone": backbone}
-
-
 @pytest.fixture
 def config(checkpoint):
     """The config of the run and what a command composes for it, interpolations and all."""
@@ -88,6 +78,7 @@ def config(checkpoint):
         "ckpt_path": str(checkpoint),
     }
     cfg = OmegaConf.create(composed)
+    OmegaConf.save(cfg, checkpoint.parents[1] / ".hydra" / "config.yaml")
     OmegaConf.save(cfg, checkpoint.parents[1] / "config.resolved.yaml", resolve=True)
     return cfg
 
@@ -106,6 +97,29 @@ def test_a_root_chosen_by_hand_stays_where_it_is(config, checkpoint):
     config.paths.data_dir = "/disk"
     apply_run(config, ["paths.data_dir=/disk"])
     assert config.dataset.root == "/my/own"
+
+
+def test_what_building_decided_is_kept(config, checkpoint):
+    """As the normalisation that the weights brought, where the config says null."""
+    file = checkpoint.parents[1] / "config.resolved.yaml"
+    resolved = OmegaConf.load(file)
+    resolved.dataset.color_order, resolved.dataset.mean = "bgr", [103.53, 116.28, 123.675]
+    OmegaConf.save(resolved, file)
+    apply_run(config, [])
+    assert config.dataset.color_order == "bgr"
+    assert config.dataset.mean == [103.53, 116.28, 123.675]
+
+
+def test_the_overrides_of_a_resume_count_and_what_is_interpolated_from_them_follows(
+    config, checkpoint
+):
+    run = checkpoint.parents[1]
+    OmegaConf.save(["dataset.ignore_index=7"], run / ".hydra" / "overrides.resume-1.yaml")
+    resolved = OmegaConf.load(run / "config.resolved.yaml")
+    resolved.dataset.ignore_index = resolved.loss.ignore_index = 7
+    OmegaConf.save(resolved, run / "config.resolved.yaml")
+    ResumedRun(run, ["dataset.ignore_index=9"]).apply(config)
+    assert (config.dataset.ignore_index, config.loss.ignore_index) == (9, 9)
 
 
 def test_what_was_interpolated_follows_in_a_resumed_run_and_so_does_a_moved_directory(config):

@@ -135,6 +135,23 @@ def test_running_statistics_are_averaged_over_the_ranks(monkeypatch):
     assert np.allclose(network[1].moving_mean.asnumpy(), expected, rtol=1e-4, atol=1e-7)
 
 
+def test_a_step_that_one_process_leaves_out_is_left_out_by_all(monkeypatch):
+    """Overflow may be known to one alone: the sum over processes says so to this one."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    elsewhere = [0.0]
+    monkeypatch.setattr(
+        ops,
+        "AllReduce",
+        lambda: lambda value: value + elsewhere[0] if value.shape == () else value,
+    )
+    scaler = amp.DynamicLossScaler(1.0, 2, 1000)
+    cell = step(loss_scaler=scaler, world_size=2)
+    assert not np.array_equal(run(cell)[1], START)
+    before = cell.network.weight.asnumpy().copy()
+    elsewhere[0] = 1.0
+    assert np.array_equal(run(cell)[1], before)
+
+
 def test_gradients_are_unscaled_without_mindspores_compiled_map(monkeypatch):
     """It is shared by all scalers of a process, and in PyNative mode at times takes another's scale."""
     ms.set_context(mode=ms.PYNATIVE_MODE)

@@ -378,3 +378,27 @@ def test_bfloat16_needs_no_loss_scaler(tmp_path):
     options = {"amp_level": "O2", "loss_scaler": SCALER}
     assert Trainer(tmp_path, **options).loss_scaler is SCALER
     assert Trainer(tmp_path, **options, amp_dtype="bfloat16").loss_scaler is None
+
+
+@pytest.mark.parametrize("monitor", ["val/iou/more", "val/ema/iou/more"])
+def test_a_monitored_class_that_no_validated_sample_shows_is_refused_before_training(
+    tmp_path, monitor
+):
+    shown = samples()
+    for sample in shown[:2]:
+        sample.label[:] = 0
+    evaluator = Evaluator(
+        Segmenter(nn.Conv2d(3, 2, 1), PLAIN), shown, ConfusionMatrix(2), ("less", "more"), "val"
+    )
+    trained = []
+
+    class Spy(Callback):
+        def on_train_step_end(self, run_context):
+            trained.append(self.trainer.state.step)
+
+    options = {"monitor": monitor, "ema_decay": 0.9}
+    message = rf"monitor={monitor}: none of the 2 samples .*pixel of 'more'.*monitor val/miou"
+    with pytest.raises(UserError, match=message):
+        fit(tmp_path, [Spy(), Validate()], evaluator, limit_val_batches=2, **options)
+    assert trained == []
+    assert evaluator.holds("more", 3) and evaluator.holds("less", 1)

@@ -33,7 +33,7 @@ def options(data, *more):
     return [
         "dataset=folder", f"dataset.root={data}", "dataset.crop_size=[64,64]",
         "model/backbone=vgg_slim", "model.backbone.width=0.0625",
-        "model.backbone.batch_norm=false", "optimizer.learning_rate=0.002",
+        "model.backbone.batch_norm=false", "optimizer=momentum", "optimizer.learning_rate=0.002",
         "trainer.log_every_n_steps=1", "print_config=false", "callbacks.figures=null", *more,
     ]  # fmt: skip
 
@@ -113,6 +113,6 @@ def test_a_mistake_is_told_once_and_leaves_no_directory_of_the_other_rank(worksh
         "distributed", "2", "train", *options(data, "dataset.batch_size=6"),
         "paths.experiments_dir=mistaken", code=1,
     )  # fmt: skip
-    assert printed.count("batch_size=6 × 2 ranks: split 'train' holds 10 samples") == 1
+    assert printed.count("batch_size=6 × 2 processes: split 'train' holds 10 samples") == 1
     assert "Traceback" not in printed
     assert len(list((workshop.path / "mistaken" / "train" / "runs").iterdir())) == 1

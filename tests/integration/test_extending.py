@@ -1,4 +1,4 @@
-"""The README's examples of extending, taken out of it and trained with as they stand."""
+"""The examples of docs/extending.md, taken out of it and trained with as they stand."""
 
 import json
 import re
@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = re.search(r"^## Extending\n(.*?)^## ", README, re.M | re.S)[1]
-FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", SECTION, re.M | re.S))
-OVERRIDES = re.findall(r"python -m src\.train ([^#\n]*)", SECTION)
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S))
+OVERRIDES = re.findall(r"python -m src\.train ([^#\n]*)", PAGE)
 
 
 def test_each_kind_is_one_file_one_yaml_and_one_command():
-    kinds = re.findall(r"^### (?:A|An) (\w+)$", SECTION, re.M)
+    kinds = re.findall(r"^## (?:A|An) (\w+)$", PAGE, re.M)
     assert kinds == ["dataset", "backbone", "loss", "metric", "callback", "schedule"]
     assert [Path(name).suffix for name in FILES] == [".py", ".yaml"] * 6
     assert len(OVERRIDES) == 6

@@ -102,8 +102,12 @@ class SlurmCluster:
 
     def __exit__(self, *_: object) -> None:
         with self._daemons:
-            self.ask("scancel", f"--user={os.getuid()}")
-            self._wait("scancel", lambda: not self.ask("squeue", "--noheader"))
+            self.cancel_all()
+
+    def cancel_all(self) -> None:
+        """Ends all jobs, and waits until they have."""
+        self.ask("scancel", f"--user={os.getuid()}")
+        self._wait("scancel", lambda: not self.ask("squeue", "--noheader"))
 
     def ask(self, *command: str) -> str:
         """What one of SLURM's commands prints."""
@@ -119,7 +123,7 @@ class SlurmCluster:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: end_with_parent(signal.SIGTERM),
+                preexec_fn=lambda: end_with_parent(signal.SIGKILL),
             )
         self._daemons.callback(_stop, daemon)
 

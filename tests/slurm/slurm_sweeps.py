@@ -5,7 +5,6 @@ No part of the suite: pytest does not collect a file of this name unless it is a
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,14 +19,7 @@ from tests import ROOT
 from tests.integration.dataset import make_dataset
 from tests.slurm.slurm_cluster import SlurmCluster, missing
 
-if missing():
-    pytest.exit(
-        f"SLURM is not installed (no {', '.join(missing())}); on Debian and Ubuntu: "
-        "apt-get install slurm-wlm munge",
-        returncode=1,
-    )
-
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 SLOW = '''
 import time
@@ -48,6 +40,7 @@ class Site:
 
     def __init__(self, folder: Path, cluster: SlurmCluster) -> None:
         self.folder, self.cluster = folder, cluster
+        self.commands: list[subprocess.Popen] = []
         (folder / "slow.py").write_text(SLOW)
         self._settings = [
             "dataset=folder", f"dataset.root={make_dataset(folder / 'data')}",
@@ -81,10 +74,11 @@ class Sweep:
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
+        site.commands.append(self.process)
 
     def end(self, code: int) -> str:
         """Waits for the exit code; what was printed."""
-        found = self.process.wait(300)
+        found = self.process.wait(500)
         printed = self._screen.read_text()
         assert found == code and "Traceback" not in printed, printed
         return printed
@@ -116,10 +110,14 @@ class Sweep:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
+    if missing():
+        needed = "on Debian and Ubuntu: apt-get install slurm-wlm munge"
+        pytest.exit(f"SLURM is not installed (no {', '.join(missing())}); {needed}", returncode=1)
     with (
         tempfile.TemporaryDirectory(prefix="slurm-") as folder,
         SlurmCluster(Path(folder), cores=2) as cluster,
     ):
+        signal.signal(signal.SIGTERM, lambda *_: pytest.exit("SIGTERM", returncode=143))
         work = Path(folder) / "work"
         work.mkdir()
         yield Site(work, cluster)
@@ -127,15 +125,20 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def empty_queue(site) -> Iterator[None]:
-    """No test leaves a job to the next."""
+    """No test leaves a job to the next, nor a command."""
     yield
     left = site.cluster.ask("squeue", "--noheader")
-    site.cluster.ask("scancel", f"--user={os.getuid()}")
+    for command in site.commands:
+        command.kill()
+        command.wait()
+    site.cluster.cancel_all()
     assert not left
 
 
 def test_of_four_jobs_one_fails_and_the_best_is_named(site):
-    sweep = site.sweep("four", "model=fcn32s,fcn16s,fcn9s,fcn8s", "trainer.max_epochs=2")
+    sweep = site.sweep(
+        "four", "model=fcn32s,fcn16s,fcn9s,fcn8s", "trainer.max_epochs=2", "dataset.num_workers=2"
+    )
     printed = sweep.end(1)
     assert [row["status"] for row in sweep.rows] == ["completed"] * 2 + ["failed", "completed"]
     assert sweep.rows[2]["reason"] == "model=fcn9s: no such option; did you mean 'fcn8s'?"
@@ -148,8 +151,8 @@ def test_of_four_jobs_one_fails_and_the_best_is_named(site):
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_where_it_was(site):
     sweep = site.sweep(
-        "late", "+callbacks.slow._target_=slow.Slow", "seed=1", "trainer.max_epochs=4",
-        "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10",
+        "late", "+callbacks.slow._target_=slow.Slow", "seed=1", "trainer.max_epochs=24",
+        "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10",
     )  # fmt: skip
     sweep.end(0)
     log = sweep.log(0)
@@ -158,7 +161,7 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on_where_it_was(site):
     (job_id,) = {file.name.partition("_")[0] for file in (sweep.path / ".submitit").glob("*.pkl")}
     assert f"Restarts={cuts} " in site.cluster.ask("scontrol", "show", "job", job_id)
     assert sweep.submissions == 1
-    assert [log.count(f"epoch {epoch}/4 ") for epoch in (1, 2, 3, 4)] == [1] * 4
+    assert [log.count(f"epoch {epoch}/24 ") for epoch in range(1, 25)] == [1] * 24
     with open(sweep.path / "0" / "metrics.csv", newline="") as file:
         steps = [row["step"] for row in csv.DictReader(file) if row["train/loss"]]
     assert steps == sorted(set(steps), key=int)

@@ -108,6 +108,11 @@ def test_matplotlib_waits_for_the_first_figure_and_keeps_its_own_style(tmp_path)
     assert "matplotlib.pyplot" not in vars(figures)
 
 
+def test_dollars_in_names_are_no_formula(tmp_path):
+    draw_class_iou(tmp_path / "a.png", {"$b\\c$": 0.5, "d": 0.5}, voc_palette(2), r"$x\y$")
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
 def test_names_that_no_font_can_write_are_one_line_of_log(tmp_path, monkeypatch, recwarn):
     lines = []
     monkeypatch.setattr(figures, "_CHINESE", ("No Such Font", "Nor This"))

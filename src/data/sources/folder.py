@@ -126,12 +126,14 @@ class FolderSource:
 
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
-        (images, whole), (labels, _) = self._images(split), self._labels(split)
+        images, whole = self._images(split)
         lists = self._lists(images, split)
         if split in lists:
-            return pair(self._listed(split, lists, images), images, labels, lists[split])
+            entries = self._listed(split, lists, images)
+            labels = {} if all(entry.label for entry in entries) else self._labels(split)
+            return pair(entries, images, labels, lists[split])
         if whole:
-            return pair(list(map(Entry, images)), images, labels, self.folder)
+            return pair(list(map(Entry, images)), images, self._labels(split), self.folder)
         if lists or self.val_fraction is None or split not in ("train", "val"):
             there = ", ".join(sorted(lists)) or "none"
             raise UserError(
@@ -139,14 +141,15 @@ class FolderSource:
                 f"ImageSets/Segmentation (lists: {there}){nearest(split, lists)}; write one, a "
                 "name each line"
             )
-        return pair(list(map(Entry, self._drawn(split, images))), images, labels, self.folder)
+        entries = list(map(Entry, self._drawn(split, images)))
+        return pair(entries, images, self._labels(split), self.folder)
 
     def _images(self, split: str) -> tuple[Files, bool]:
         return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES, split)
 
-    def _labels(self, split: str) -> tuple[Files, bool]:
+    def _labels(self, split: str) -> Files:
         usual = ("SegmentationClass", "masks", "labels", f"{split}annot")
-        return self._files("label_dir", usual, LABEL_SUFFIXES, split)
+        return self._files("label_dir", usual, LABEL_SUFFIXES, split)[0]
 
     def _files(
         self, key: str, usual: Sequence[str], suffixes: Sequence[str], split: str

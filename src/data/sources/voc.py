@@ -100,7 +100,7 @@ class VocAugSource(VocSource):
         val = {sample.name for sample in super().samples("val")}
         added, images, labels = self._added()
         images = {**images, **self._images(split)[0]}
-        labels = {**labels, **self._labels(split)[0]}
+        labels = {**labels, **self._labels(split)}
         own = self._lists(images, "trainaug").get("trainaug")
         if own:
             entries = read_list(own, self.folder, images)

@@ -15,7 +15,7 @@ MANY_CHANNELS = 128
 
 
 def use_cpu_convolutions(network: nn.Cell) -> None:
-    """Gives the convolutions of a network that can have it a faster way to compute.
+    """Replaces the computation of a network's convolutions by faster ones where possible.
 
     Between many channels, kernels of 3×3 become a `WinogradConv2d` and those of more than nine
     places an `Im2colConv2d`. The others keep oneDNN's way forward and get another gradient of
@@ -44,7 +44,7 @@ def use_cpu_convolutions(network: nn.Cell) -> None:
 
 
 def use_own_convolutions(network: nn.Cell) -> None:
-    """Takes `use_cpu_convolutions` back, for files that other devices run."""
+    """Undoes `use_cpu_convolutions`, for files that other devices run."""
     use_own_layers(network)
     for _, cell in network.cells_and_names():
         if hasattr(cell, "own_conv2d"):
@@ -71,7 +71,7 @@ def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
 
 
 def _keeps_size(cell: nn.Conv2d) -> bool:
-    """Of stride 1 and odd kernel above 1, with the margins for it, without groups or dilation."""
+    """Whether it keeps the size of maps: stride 1, odd kernel above 1, no groups, no dilation."""
     kernel = cell.kernel_size
     padded = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
     margins = tuple(k // 2 for k in kernel for _ in range(2))

@@ -1,5 +1,6 @@
 """Split lists and pairs: what is listed is what is taken, or refused."""
 
+import shutil
 from unicodedata import normalize
 
 import pytest
@@ -78,6 +79,12 @@ def test_lines_of_all_kinds_stand_beside_each_other(root):
     lines = ["# train", "", "   ", "\t#b masks/b.png", "a", "images/b.jpg fixed/b_label.png"]
     expected = [("a", "images/a.jpg", "masks/a.png"), ("b", "images/b.jpg", "fixed/b_label.png")]
     assert listed(root, *lines, newline="\r\n") == expected
+
+
+def test_a_folder_of_labels_that_are_all_listed_may_have_any_name(root):
+    shutil.rmtree(root / "masks")
+    assert listed(root, "a fixed/a_label.png")[0][2] == "fixed/a_label.png"
+    assert "no folder SegmentationClass or masks" in refused(root, "a fixed/a_label.png", "b")
 
 
 def test_names_may_hold_blanks(root):

@@ -157,7 +157,7 @@ def test_an_absent_root_says_where_to_get_the_dataset(tmp_path):
 
 
 def test_absent_folders_are_named_with_the_key(tmp_path):
-    touch(tmp_path / "images" / "a.jpg")
+    touch(tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg")
     refused(
         FolderSource(tmp_path),
         "train",

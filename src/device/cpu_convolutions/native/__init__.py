@@ -19,7 +19,7 @@ _FUSED = ("relu", "swish", "hard_swish")  # with batch normalisation
 
 
 def use_native_layers(network: nn.Cell) -> None:
-    """Gives layers of a float32 network our kernels, where there is a compiler for them."""
+    """Replaces layers of a float32 network by our kernels, if there is a compiler."""
     if compiled_library() is None:
         return
     if isinstance(network, nn.SequentialCell):
@@ -31,7 +31,7 @@ def use_native_layers(network: nn.Cell) -> None:
 
 
 def use_own_layers(network: nn.Cell) -> None:
-    """Takes `use_native_layers` back."""
+    """Undoes `use_native_layers`."""
     for name, own in network.__dict__.pop("_own_layers", {}).items():
         _set(network, name, own)
     for cell in network.cells():
@@ -66,7 +66,7 @@ def _set(cell: nn.Cell, name: str, layer: nn.Cell | ops.Primitive) -> None:
 
 
 def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
-    """Attributes of a cell, and what is to take their place."""
+    """Attributes of a cell and the layers that replace them."""
     if isinstance(cell, nn.Conv2d) and isinstance(cell.conv2d, ops.Primitive):
         if kernel := _convolution_kernel(cell):
             yield "conv2d", layers.Convolution(kernel)

@@ -90,10 +90,9 @@ class BatchNormTraining(_Layer):
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor]:
-        found = self.normalize(x, gamma, beta, mean, variance)
-        ops.assign(mean, found[3])
-        ops.assign(variance, found[4])
-        return (found[0],)
+        y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
+        updated = ops.assign(mean, new_mean), ops.assign(variance, new_variance)
+        return (ops.depend(y, updated),)
 
 
 class BatchNormInference(_Layer):

@@ -22,7 +22,7 @@ OPTIONS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 
 @functools.cache
 def compiled_library() -> Path | None:
-    """The compiled kernels; None, and one line in the log, where they cannot be had.
+    """The path of the compiled kernels; None, with a line in the log, if they cannot be compiled.
 
     The file's name tells source, compiler and CPU, so that a home directory may serve machines of
     several kinds. `CXX` names the compiler, g++ or clang++.
@@ -31,20 +31,20 @@ def compiled_library() -> Path | None:
     if platform.system() != "Linux" or compiler is None:
         log.info("no C++ compiler (g++): light networks are slower on the CPU")
         return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcn-mindspore"
     key = hashlib.sha256(SOURCE.read_bytes())
     key.update("\n".join([compiler, *OPTIONS, _cpu()]).encode())
-    path = cache / f"kernels-{key.hexdigest()[:16]}.so"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        path = cache / "fcn-mindspore" / f"kernels-{key.hexdigest()[:16]}.so"
         if not path.exists():
             log.info("compiling the CPU kernels, once for this machine → %s", path)
             _compile(compiler, path)
         threads = min(len(os.sched_getaffinity(0)), ms.get_context("runtime_num_threads"))
         ctypes.CDLL(str(path)).set_num_threads(threads)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # also without a home
         reason = getattr(error, "stderr", None) or str(error)
         log.warning(
-            "the CPU kernels could not be compiled, light networks are slower: %s",
+            "no CPU kernels, light networks are slower: %s",
             reason.strip().partition("\n")[0],
         )
         return None
@@ -62,7 +62,7 @@ def _compile(compiler: str, path: Path) -> None:
 
 
 def _cpu() -> str:
-    """What `-march=native` depends on."""
+    """The properties of the CPU that `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
