@@ -87,6 +87,7 @@ coverage: $(STAMP)  ## The quick tests, and which lines of src they do not reach
 lint: $(STAMP)  ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 fix: $(STAMP)  ## Mend style and format
 	$(VENV)/bin/ruff check --fix .
@@ -100,5 +101,5 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

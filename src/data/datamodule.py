@@ -35,7 +35,7 @@ class EvalSample:
     label: np.ndarray
 
 
-class EvalSamples(Sequence):
+class EvalSamples(Sequence[EvalSample]):
     """The samples of a split, decoded when asked for; safe to index from several threads."""
 
     def __init__(self, record: MindRecordFile, count: int) -> None:
@@ -45,7 +45,7 @@ class EvalSamples(Sequence):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> EvalSample:
+    def __getitem__(self, index: int) -> EvalSample:  # type: ignore[override]  # no slices
         if not 0 <= index < self._count:
             raise IndexError(index)
         name, image, label = self._record[index]

@@ -165,7 +165,7 @@ class Evaluator:
         mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
         parts = self.process_group.gather(mine)
         sums = [
-            sum(np.array(part["counts"][i], own.dtype) for part in parts)
+            np.sum([part["counts"][i] for part in parts], axis=0, dtype=own.dtype)
             for i, own in enumerate(counts)
         ]
         self.metric.clear()

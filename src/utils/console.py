@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 for _stream in (sys.stdout, sys.stderr):
     # A screen without a character of ours (PYTHONIOENCODING, LC_ALL=C, a code page) shows another
-    if getattr(_stream, "errors", None) in ("strict", "surrogateescape"):
+    if isinstance(_stream, TextIOWrapper) and _stream.errors in ("strict", "surrogateescape"):
         _stream.reconfigure(errors="replace")
 
 # A pipe has no width: 80 columns would break tables and paths. Names of classes, runs and files

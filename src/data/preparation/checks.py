@@ -88,8 +88,9 @@ def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str)
 
 
 def _pair(name: str, data: bytes, encoded: bytes, label: Label, turned: bool) -> Pair:
+    height, width = label.ids.shape
     counts = np.bincount(label.ids.ravel(), minlength=256)
-    return Pair(name, data, encoded, label.ids.shape, counts, label.stored, turned)
+    return Pair(name, data, encoded, (height, width), counts, label.stored, turned)
 
 
 def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
@@ -99,7 +100,7 @@ def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
         raise Problem("undecodable image", file, str(error)) from error
 
 
-def _check_size(ids: np.ndarray, size: tuple[int, int], encoded: bytes, file: Path | str) -> bool:
+def _check_size(ids: np.ndarray, size: tuple[int, ...], encoded: bytes, file: Path | str) -> bool:
     """Whether EXIF would turn the image, on which the label is drawn as it is stored."""
     orientation = exif_orientation(encoded)
     if ids.shape != size:

@@ -85,7 +85,7 @@ def prepare_split(
     twice = [name for name, count in Counter(s.name for s in samples).items() if count > 1]
     if twice:
         raise UserError(f"split '{split}': names listed twice: {few(twice)}; remove repetitions")
-    state = [(s.name, _state(s.image)) for s in samples]
+    state: list[tuple[str, object]] = [(s.name, _state(s.image)) for s in samples]
     state += map_ahead(_content, [s.label for s in samples if s.label], available_cores())
     key = _fingerprint(rules, state)
     target = Path(directory) / f"{_file_name(split)}-{key[:12]}"

@@ -40,7 +40,9 @@ class Source(Protocol):
         generated: True if the images are made, not photographed: ImageNet weights help little.
     """
 
-    class_names: tuple[str, ...] | None
+    @property
+    def class_names(self) -> tuple[str, ...] | None: ...
+
     palette: np.ndarray | None
     void_ids: tuple[int, ...]
     ids: tuple[int, ...] | None
@@ -141,7 +143,7 @@ class FolderSource:
                 f"ImageSets/Segmentation (lists: {there}){nearest(split, lists)}; write one, a "
                 "name each line"
             )
-        entries = list(map(Entry, self._drawn(split, images)))
+        entries = list(map(Entry, self._drawn(split, images, self.val_fraction)))
         return pair(entries, images, self._labels(split), self.folder)
 
     def _images(self, split: str) -> tuple[Files, bool]:
@@ -204,7 +206,7 @@ class FolderSource:
                 log.warning("%s: in train and in val: %s", self.folder, few(shared))
         return entries
 
-    def _drawn(self, split: str, images: Files) -> list[str]:
+    def _drawn(self, split: str, images: Files, val_fraction: float) -> list[str]:
         # Ordered by digest, most samples keep their split when others are added
         def digest(name: str) -> str:
             return hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
@@ -215,7 +217,7 @@ class FolderSource:
                 f"{self.folder}: {len(names)} image, which cannot be split into train and val; "
                 "add images, two at least, or write train.txt and val.txt, a name each line"
             )
-        count = max(1, round(self.val_fraction * len(names)))
+        count = max(1, round(val_fraction * len(names)))
         log.info(
             "%s has no split lists: %d train and %d val samples drawn (split_seed=%d, "
             "val_fraction=%g); train.txt and val.txt in it would settle them",
@@ -223,7 +225,7 @@ class FolderSource:
             len(names) - count,
             count,
             self.split_seed,
-            self.val_fraction,
+            val_fraction,
         )
         return names[:count] if split == "val" else names[count:]
 
@@ -243,7 +245,7 @@ def _palette(rows: Sequence[Sequence[int]]) -> np.ndarray:
     try:
         colors = np.array(rows, np.int64)
     except (TypeError, ValueError, OverflowError):
-        colors = np.empty(0)
+        colors = np.empty(0, np.int64)
     if colors.shape[1:] != (3,) or colors.min() < 0 or colors.max() > 255:
         raise UserError("dataset.source.palette: expected rows of three numbers 0–255, [R, G, B]")
     unique, counts = np.unique(colors, axis=0, return_counts=True)
