@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick coverage \
-	test-user test-slurm soak lint fix lock clean
+	test-user test-notebook test-slurm notebook soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 $(STAMP)+%: $(STAMP)
-	@for name in $(EXTRA_NAMES); do grep -q "^$$name = \[" pyproject.toml \
+	@for name in $(subst +, ,$*); do grep -q "^$$name = \[" pyproject.toml \
 		|| { echo "EXTRAS=$(EXTRAS): pyproject.toml has no extra $$name"; exit 1; }; done
-	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(subst +,$(comma),$*)]'
 	@touch $@
 
 DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
@@ -61,6 +61,9 @@ eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path
 bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
 	$(RUN) src.benchmark $(ARGS)
 
+notebook: $(STAMP)+notebook  ## Open the tutorial as a notebook in Jupyter; ARGS="--no-browser"
+	$(RUN) jupyterlab --ServerApp.root_dir=$(CURDIR) examples/tutorial.ipynb $(ARGS)
+
 check-device: $(STAMP)  ## Check a device's operations against NumPy and the CPU; ARGS="device=ascend"
 	$(RUN) src.check_device $(ARGS)
 
@@ -77,6 +80,9 @@ soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may
 
 test-user: $(STAMP)  ## Whole commands as an ordinary user, in a clone with a .venv of its own
 	$(RUN) pytest tests/ordinary_user.py $(ARGS)
+
+test-notebook: $(STAMP)+notebook  ## Execute the notebooks of examples/, each in a kernel of its own
+	$(RUN) pytest -v --durations=0 tests/notebooks.py $(ARGS)
 
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
@@ -97,7 +103,7 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
 		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
-		pyproject.toml -o requirements.lock
+		--extra notebook pyproject.toml -o requirements.lock
 	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay
