@@ -97,6 +97,7 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
 		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
 		pyproject.toml -o requirements.lock
+	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -2,9 +2,9 @@
 
     python -m tests.aarch64_wheels
 
-asks pip, once for each Python that the project runs on, and writes `aarch64_wheels.txt`: a pin and
-the platforms of its wheel a line. "any" is a wheel for all; "source" has none and is built.
-`make lock` runs it after it has changed the pins.
+asks pip for the pins that are new, with each Python that the project runs on, and brings
+`aarch64_wheels.txt` up to date: a pin and the platforms of its wheel a line. "any" is a wheel for
+all; "source" has none and is built. `make lock` runs it after it has changed the pins.
 """
 
 import json
@@ -43,13 +43,13 @@ def table() -> dict[str, str]:
     return dict(line.split() for line in TABLE.read_text(encoding="utf-8").splitlines())
 
 
-def wheels(python: str) -> dict[str, str]:
+def wheels(wanted: set[str], python: str) -> dict[str, str]:
     """The platforms of the wheels that pip chooses."""
-    wanted, found = pins(python), {}
+    found: dict[str, str] = {}
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--report=-"]
     command += ["--ignore-installed", "--no-deps", "--only-binary=:all:", "--target=none"]
     command += [f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
-    while True:
+    while wanted:
         done = subprocess.run([*command, *wanted], capture_output=True, text=True)
         if done.returncode == 0:
             break
@@ -57,7 +57,9 @@ def wheels(python: str) -> dict[str, str]:
         if absent is None:
             sys.exit(done.stderr)
         found[absent[1]] = SOURCE
-        wanted.remove(absent[1])
+        wanted = wanted - {absent[1]}
+    if not wanted:
+        return found
     by_name = {pin.partition("==")[0]: pin for pin in wanted}
     for package in json.loads(done.stdout)["install"]:
         name = re.sub(r"[-_.]+", "-", package["metadata"]["name"]).lower()
@@ -66,6 +68,16 @@ def wheels(python: str) -> dict[str, str]:
     return found
 
 
-if __name__ == "__main__":
-    rows = {pin: files for python in PYTHONS for pin, files in wheels(python).items()}
+def main() -> None:
+    """Brings the table up to date."""
+    known, rows = table(), {}
+    for python in PYTHONS:
+        wanted = pins(python)
+        rows |= {pin: known[pin] for pin in wanted & known.keys()}
+        for pin, platforms in wheels(wanted - known.keys(), python).items():
+            rows[pin] = SOURCE if rows.get(pin) == SOURCE else platforms
     TABLE.write_text("".join(f"{pin} {rows[pin]}\n" for pin in sorted(rows)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

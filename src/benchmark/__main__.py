@@ -36,13 +36,14 @@ def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
         found["model"] = measurements.model(cfg)
     if {*NETWORK} & set(names):
         found["sgemm"] = measurements.sgemm(cfg)
+        found["bandwidth"] = measurements.bandwidth(cfg)
     for name in names:
         if name == "model":
             continue
         log.info("measuring %s", name)
         if name in NETWORK:
             found[name] = measurements.network(name, cfg)
-            _add_share(found[name], found, training=name == "train_step")
+            _add_shares(found[name], found, training=name == "train_step")
         else:
             found[name] = getattr(measurements, name)(cfg)
     show(found, cfg)
@@ -63,16 +64,22 @@ def _names(only: Any) -> list[str]:
     return [name for name in NAMES if name in chosen]
 
 
-def _add_share(measured: dict[str, Any], found: dict[str, Any], training: bool) -> None:
-    """The share of the SGEMM rate that convolutions make of the time, each counted as plain sums.
+def _add_shares(measured: dict[str, Any], found: dict[str, Any], training: bool) -> None:
+    """What convolutions, by plain sums, would take of the rates of SGEMM and of memory.
 
-    Those after Winograd take a quarter of the multiplications, so it may exceed one.
+    Those after Winograd take a quarter of the multiplications, so the share may exceed one. Maps
+    are counted as read and written once by each layer.
     """
-    macs = found["model"]["macs"]
-    if training:  # the gradients of the weights and, but for the first layer, of the input
-        macs = 3 * macs - found["model"]["first_macs"]
-    gflops = 2e-9 * macs * measured["images_per_second"]
-    measured["sgemm_share"] = gflops / found["sgemm"]["gflops"]
+
+    def per_second(what: str) -> float:
+        amount = found["model"][what]
+        if training:  # the gradients of the weights and, but for the first layer, of the input
+            amount = 3 * amount - found["model"][f"first_{what}"]
+        return amount * measured["images_per_second"]
+
+    measured["sgemm_share"] = 2e-9 * per_second("macs") / found["sgemm"]["gflops"]
+    rate = found["bandwidth"]["gigabytes_per_second"]
+    measured["bandwidth_share"] = 1e-9 * per_second("bytes") / rate
 
 
 if __name__ == "__main__":

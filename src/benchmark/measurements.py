@@ -31,7 +31,7 @@ Measured = dict[str, Any]
 
 
 def model(cfg: DictConfig) -> Measured:
-    """Parameters and multiply-accumulates."""
+    """Parameters, multiply-accumulates, memory traffic."""
     return _alone(Contender(f"{HERE}.model.count"), cfg, 1).facts
 
 
@@ -39,6 +39,12 @@ def sgemm(cfg: DictConfig) -> Measured:
     """The rate of plain float32 matrix products, which plain convolutions cannot exceed."""
     result = _alone(Contender(f"{HERE}.networks.sgemm"), cfg, cfg.steps)
     return {"gflops": result.facts["operations"] / min(result.seconds) / 1e9}
+
+
+def bandwidth(cfg: DictConfig) -> Measured:
+    """The rate at which memory is copied, which bounds depthwise convolutions and the like."""
+    result = _alone(Contender(f"{HERE}.networks.copying"), cfg, cfg.steps)
+    return {"gigabytes_per_second": result.facts["bytes"] / min(result.seconds) / 1e9}
 
 
 def network(name: str, cfg: DictConfig) -> Measured:

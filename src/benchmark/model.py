@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network."""
+"""Parameters, multiply-accumulates and memory traffic of a network."""
 
 import math
 
@@ -12,21 +12,24 @@ from src.cli import build
 
 
 def count(cfg: DictConfig) -> Work:
-    """`parameters`, and `macs` of one image of `height` × `width`: those of convolutions, forward.
+    """`parameters`, and of one image of `height` × `width` what its convolutions take, forward.
 
-    `first_macs` are those of the layers that see the image, which need no gradient of their input.
+    `macs` are multiply-accumulates, `bytes` the float32 maps that are read and written;
+    `first_macs` and `first_bytes` those of the layers that see the image, which need no gradient
+    of their input.
     """
     cfg.device.mode = "pynative"  # hooks are called in eager mode alone
     build.setup(cfg)
     network = build.bare_network(cfg)
     network.set_train(False)
-    counted: list[tuple[int, int]] = []  # input channels and multiply-accumulates of each layer
+    counted: list[tuple[int, int, int]] = []  # input channels, macs and bytes of each layer
 
     def add(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(cell, nn.Conv2dTranspose):  # each input value meets the whole kernel
-            counted.append((inputs[0].shape[1], inputs[0].size * math.prod(cell.weight.shape[1:])))
-        else:
-            counted.append((inputs[0].shape[1], output.size * math.prod(cell.weight.shape[1:])))
+        x = inputs[0]
+        # In a transposed convolution each value of the input meets the whole kernel
+        values = x.size if isinstance(cell, nn.Conv2dTranspose) else output.size
+        macs = values * math.prod(cell.weight.shape[1:])
+        counted.append((x.shape[1], macs, 4 * (x.size + output.size)))
 
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.Conv2d | nn.Conv2dTranspose | nn.Dense):
@@ -36,8 +39,10 @@ def count(cfg: DictConfig) -> Work:
     height, width = cfg.dataset.crop_size
     facts = {
         "parameters": parameter_count(network),
-        "macs": sum(macs for _, macs in counted),
-        "first_macs": sum(macs for channels, macs in counted if channels == 3),
+        "macs": sum(macs for _, macs, _ in counted),
+        "first_macs": sum(macs for channels, macs, _ in counted if channels == 3),
+        "bytes": sum(traffic for _, _, traffic in counted),
+        "first_bytes": sum(traffic for channels, _, traffic in counted if channels == 3),
         "height": height,
         "width": width,
     }

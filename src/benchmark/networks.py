@@ -1,7 +1,9 @@
-"""Ours: a training step and inference on random tensors; the rate of plain matrix products."""
+"""Ours: a training step and inference on random tensors; the rates that bound them."""
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import mindspore as ms
 import numpy as np
@@ -77,6 +79,25 @@ def sgemm(cfg: DictConfig, size: int = 4096) -> Work:
         return min(seconds)
 
     return Work(run, facts={"operations": 2 * size**3})
+
+
+def copying(cfg: DictConfig, megabytes: int = 512) -> Work:
+    """A copy of arrays larger than caches; on the CPU a part by each thread."""
+    build.setup(cfg)
+    source = np.ones(megabytes << 18, np.float32)
+    facts = {"bytes": 2 * source.nbytes}  # read and written
+    if cfg.device.target != "CPU":
+        tensor, copy = Tensor(source), ops.Neg()
+        return Work(lambda: copy(tensor)[0].asnumpy(), facts=facts)
+    copied = np.ones_like(source)
+    threads = cfg.device.threads or len(os.sched_getaffinity(0))
+    parts = list(zip(np.array_split(copied, threads), np.array_split(source, threads), strict=True))
+    pool = ThreadPoolExecutor(threads)
+
+    def run() -> None:
+        list(pool.map(lambda part: np.copyto(*part), parts))
+
+    return Work(run, facts=facts)
 
 
 def parameter_count(network: nn.Cell) -> int:

@@ -1,5 +1,6 @@
 """The same networks in PyTorch, for comparison."""
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -101,7 +102,7 @@ def fcn(cfg: DictConfig) -> FCN:
     """The network of a config.
 
     Raises:
-        UserError: The backbone is none of those built here.
+        UserError: The backbone is none of those built here, or needs timm, which is not installed.
     """
     node = cfg.model.backbone
     kind = node["_target_"].rpartition(".")[2]
@@ -113,6 +114,8 @@ def fcn(cfg: DictConfig) -> FCN:
         backbone = Compact(node.channels)
     elif node.get("name") in RESNETS:
         backbone = ResNet(*RESNETS[node.name])
+    elif node.get("name") in TIMM:
+        backbone = Timm(*TIMM[node.name])
     else:
         raise UserError(f"backbone {node.get('name', kind)}: the benchmark has none in PyTorch")
     return FCN(backbone, cfg.model.num_classes, cfg.model.stride, cfg.model.score_bias)
@@ -231,3 +234,42 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.body(x) + self.shortcut(x))
+
+
+# mindcv's name: timm's, and the channels of the 1×1 convolution that mindcv counts to the features
+TIMM = {
+    "mobilenet_v3_small_100": ("mobilenetv3_small_100", None),
+    "mobilenet_v3_large_100": ("mobilenetv3_large_100", None),
+    "efficientnet_b0": ("efficientnet_b0", 1280),
+    "efficientnet_b1": ("efficientnet_b1", 1280),
+    "efficientnet_b2": ("efficientnet_b2", 1408),
+    "convnext_tiny": ("convnext_tiny", None),
+    "convnext_small": ("convnext_small", None),
+    "convnext_base": ("convnext_base", None),
+}
+
+
+class Timm(nn.Module):
+    """The features of a timm model at strides 8, 16 and 32."""
+
+    def __init__(self, name: str, head_channels: int | None) -> None:
+        super().__init__()
+        if importlib.util.find_spec("timm") is None:
+            raise UserError(f"{name}: PyTorch has it through timm (pip install timm)")
+        import timm
+
+        self.features = timm.create_model(name, features_only=True)
+        info = self.features.feature_info
+        self.last = [info.reduction().index(stride) for stride in (8, 16, 32)]
+        channels = [info.channels()[i] for i in self.last]
+        self.head = nn.Identity()
+        if head_channels is not None:
+            c_in, channels[-1] = channels[-1], head_channels
+            convolution, norm = _convolution(c_in, head_channels, 1, relu=False)
+            self.head = nn.Sequential(convolution, norm, nn.SiLU(inplace=True))
+        self.channels = tuple(channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.features(images)
+        *finer, deepest = (features[i] for i in self.last)
+        return [*finer, self.head(deepest)]

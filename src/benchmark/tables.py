@@ -50,11 +50,12 @@ def _times_table(timed: dict[str, Any], found: dict[str, Any], cfg: DictConfig) 
     title = f"Batch {cfg.dataset.batch_size}, {height}×{width}, {cfg.device.target}"
     if "sgemm" in found:
         title += f"; matrix products {found['sgemm']['gflops']:.0f} GFLOP/s"
+        title += f", memory {found['bandwidth']['gigabytes_per_second']:.0f} GB/s"
     table = Table(title=title, title_justify="left", caption_justify="left")
     rivals = {rival for row in timed.values() for rival in row}
     table.caption = "\n".join(note for rival, note in NOTES.items() if rival in rivals) or None
     for column in ("what", "by", "median", "spread", "first", "images/s",
-                   "ours / theirs", "peak MB", "of SGEMM"):  # fmt: skip
+                   "ours / theirs", "peak MB", "of SGEMM", "of memory"):  # fmt: skip
         left = column in ("what", "by")
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for name, row in timed.items():
@@ -81,6 +82,7 @@ def _add_row(table: Table, name: str, by: str, row: dict[str, Any]) -> None:
         "" if row.get("ratio") is None else f"{row['ratio']:.3f}",
         "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",
         f"{percent(row['sgemm_share'])} %" if "sgemm_share" in row else "",
+        f"{percent(row['bandwidth_share'])} %" if "bandwidth_share" in row else "",
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from src.check_device.check import Result
 
@@ -33,7 +34,7 @@ def _number(value: float | None, form: str) -> str:
     return format(value, form) if value else "0"
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: Result) -> Text:
     if result.unsupported is not None:
-        return "[dim]not here[/dim]"
-    return "[bold red]failed[/bold red]" if result.failed else "[green]ok[/green]"
+        return Text("not here", "dim")
+    return Text("failed", "bold red") if result.failed else Text("ok", "green")

@@ -1,4 +1,4 @@
-"""From config to objects: one function a noun, in the order in which a run needs them.
+"""Builds the objects of a run from its config, one function per object, in the order of use.
 
 Where a config says null for what the data or the weights know (class names, normalisation), the
 functions `resolve_…` return a config that has the answer; the composed one is left as it is.
@@ -73,7 +73,7 @@ def resolve_classes(cfg: DictConfig, data: SegDataModule) -> DictConfig:
 
 
 def resolve_normalization(cfg: DictConfig, normalization: Normalization) -> DictConfig:
-    """The config with the normalisation that was decided on."""
+    """The config with the chosen normalisation."""
     return _with_values(
         cfg,
         {
@@ -85,7 +85,7 @@ def resolve_normalization(cfg: DictConfig, normalization: Normalization) -> Dict
 
 
 def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normalization]:
-    """The network with the weights it starts from, and what these expect of an image.
+    """The network with its initial weights, and the normalisation of images they expect.
 
     Args:
         cfg: With the dataset's number of classes, see `resolve_classes`.
@@ -119,7 +119,7 @@ def network(cfg: DictConfig, generated: bool = False) -> tuple[nn.Cell, Normaliz
 
 
 def bare_network(cfg: DictConfig) -> nn.Cell:
-    """The network with the weights its constructor gives it.
+    """The network with randomly initialised (or its backbone's pretrained) weights.
 
     Raises:
         UserError: `model.num_classes` is not the dataset's.
@@ -136,7 +136,7 @@ def bare_network(cfg: DictConfig) -> nn.Cell:
 
 
 def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
-    """The network of `ckpt_path`, whose parameters must all fit, and what it expects of an image.
+    """The network of `ckpt_path`, whose parameters must all match, and its normalisation.
 
     Args:
         cfg: With the dataset's number of classes, see `resolve_classes`.
@@ -170,7 +170,7 @@ def checkpoint_path(cfg: DictConfig) -> Path:
 
 
 def show_reports(data: SegDataModule, reports: dict[str, dict[str, Any]]) -> None:
-    """Prints what preparation found of each split."""
+    """Prints the preparation reports of the splits."""
     for report in reports.values():
         console.print(report_table(report, data.class_names))
 
@@ -189,7 +189,7 @@ def resolve_class_weights(cfg: DictConfig, data: SegDataModule) -> DictConfig:
 
 
 def loss(cfg: DictConfig) -> nn.Cell:
-    """The loss, of the auxiliary head too; class weights must be as many as there are classes."""
+    """The loss, including that of an auxiliary head; class weights must match the classes."""
     for node, key, path in _class_factors(cfg.loss, "loss"):
         factors = node[key]
         if OmegaConf.is_list(factors) and len(factors) != cfg.dataset.num_classes:
@@ -203,7 +203,7 @@ def loss(cfg: DictConfig) -> nn.Cell:
 
 
 def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, str, str]]:
-    """Where a loss, or one that it sums, has factors by class: node, key, dotted key."""
+    """Per-class factors of a loss and of the losses it sums: node, key, dotted key."""
     for key, value in node.items():
         if OmegaConf.is_dict(value):
             yield from _class_factors(value, f"{path}.{key}")
@@ -212,7 +212,7 @@ def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, st
 
 
 def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
-    """The learning rate of each step of the whole run."""
+    """The learning-rate schedule over all steps of the run."""
     steps = min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
     factor = LR_SCALINGS[cfg.device.lr_scaling](trainer.process_group.world_size)
     if factor != 1:
@@ -225,7 +225,7 @@ def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> 
 
 
 def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer:
-    """The optimizer over the network's trainable parameters, in its groups."""
+    """The optimizer over the network's trainable parameters, in parameter groups."""
     groups = instantiate(cfg.optimizer.parameters, _convert_="all")(
         net.trainable_params(), learning_rate, cfg.optimizer.weight_decay
     )
@@ -290,12 +290,12 @@ def trainer(cfg: DictConfig, tracker_ids: Mapping[str, str] | None = None) -> Tr
 
 
 def _nodes(group: DictConfig) -> list[Any]:
-    """The objects of a group of named nodes, in their order; null drops one."""
+    """Instantiates the named nodes of a config group, in order; null drops one."""
     return [instantiate(node, _convert_="all") for node in group.values() if node is not None]
 
 
 def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
-    """A copy whose interpolations still find the whole config, without some keys."""
+    """A resolved copy of a node, without some keys."""
     copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
     for key in keys:
         copy.pop(key, None)
@@ -329,7 +329,7 @@ def _normalization(cfg: DictConfig, of_weights: Normalization | None) -> Normali
 
 
 def _normalization_of_run(checkpoint: Path) -> Normalization | None:
-    """What the run trained with that a checkpoint of ours lies in."""
+    """The normalisation of the run whose directory holds a checkpoint."""
     run = run_directory_of(checkpoint)
     if run is None:
         return None

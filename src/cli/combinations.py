@@ -1,4 +1,4 @@
-"""What may not be together, though each of the keys may have its value."""
+"""Combinations of values that exclude each other, though each is valid by itself."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -6,7 +6,7 @@ from src.utils.errors import UserError
 
 
 def check_combinations(cfg: DictConfig) -> None:
-    """Refuses what a device cannot do, before it is asked for.
+    """Refuses combinations that a device does not support, before the device is initialised.
 
     Raises:
         UserError: On the first such combination.
@@ -19,10 +19,10 @@ def check_combinations(cfg: DictConfig) -> None:
             "device.jit_level=O2 with device.target=Ascend: its graphs have fixed sizes, and "
             "validation and prediction take images of any size; set it to O0, O1 or null"
         )
-    if device.target == "CPU" and device.amp_level != "O0" and device.amp_dtype == "bfloat16":
+    if device.target != "Ascend" and device.amp_level != "O0" and device.amp_dtype == "bfloat16":
         raise UserError(
-            "device.amp_dtype=bfloat16 with device.target=CPU: it has no such convolutions; set "
-            "device.amp_level=O0"
+            f"device.amp_dtype=bfloat16 with device.target={device.target}: Ascend alone has such "
+            "convolutions, from the A2 cards on; set device.amp_level=O0"
         )
     sinks = OmegaConf.select(cfg, "trainer.sink_mode") and device.mode == "graph"
     if sinks and device.target != "CPU" and cfg.dataset.crop_size is None:

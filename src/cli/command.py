@@ -132,7 +132,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 
 def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
-    """The config with the groups that the command line chooses, and Hydra's own part."""
+    """The config with the group choices of the command line, including Hydra's own node."""
     chosen = _group_choices()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -143,7 +143,7 @@ def _compose_as_chosen(name: str, overrides: list[str]) -> DictConfig:
 
 
 def _group_choices() -> list[str]:
-    """What of the command line chooses an option of a group."""
+    """The group choices of the command line."""
     return [a for a in sys.argv[1:] if (CONF_DIR / a.partition("=")[0].lstrip("+")).is_dir()]
 
 
@@ -208,7 +208,7 @@ def _refuse_sweep(arguments: list[str]) -> None:
 
 
 def _claim_directory(name: str, cfg: DictConfig, resumed: bool) -> RunDirectory:
-    """Claims the run's directory and opens its log; ranks beside the first one follow it."""
+    """Claims the run's directory and opens its log; other processes join the main one's."""
     this = process_group.this_process()
     if not this.is_main_process:
         setup_logging(verbose=True)  # to the rank's own log, where the launcher sends the screen
@@ -252,7 +252,7 @@ def _fail(reason: str, *more: str) -> None:
 
 
 def _exit_code(interrupt: KeyboardInterrupt) -> int:
-    """What a shell expects of a process that a signal ended: 128 and its number."""
+    """The exit code of a process that a signal ended, as shells have it: 128 plus its number."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
@@ -270,7 +270,7 @@ def _save_hydra_files(cfg: DictConfig, directory: Path) -> None:
 
 
 def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None:
-    """Writes `config.resolved.yaml` and prints the config as a tree; of ranks, the first does."""
+    """Writes `config.resolved.yaml` and prints the config as a tree, in the main process."""
     if not run.is_main_process:
         return
     write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))

@@ -1,4 +1,4 @@
-"""What the values of keys may be that many configs share."""
+"""Types and ranges of the keys that many configs share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ PLAIN = (int, float, bool, str)
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be."""
+    """The type and range of a value."""
 
     kind: type  # int, float, bool, str
     low: float | None = None

@@ -1,4 +1,4 @@
-"""The config of a run that is there: a checkpoint's for eval, predict and export, or one to resume.
+"""The config of an existing run: a checkpoint's for eval, predict and export, or one to resume.
 
 It is the config that the run was composed with, interpolations and all: what is interpolated from a
 value that is overridden follows it. A group override replaces that group.
@@ -109,7 +109,7 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A training run that `resume=DIR` goes on with, and what this command line changes in it."""
+    """A training run that `resume=DIR` continues, and the overrides of this command line."""
 
     path: Path
     overrides: list[str]
@@ -239,7 +239,7 @@ def _choices_of(run: Path) -> DictConfig:
 
 
 def _override_files(run: Path) -> list[Path]:
-    """What was typed at the start of a run, and at each resume."""
+    """The override files of a run: of its start, and of each resume."""
     directory = run / ".hydra"
     resumes = len(list(directory.glob("overrides.resume-*.yaml")))
     names = ["overrides.yaml", *(f"overrides.resume-{i + 1}.yaml" for i in range(resumes))]

@@ -117,7 +117,7 @@ def _check_target(path: str, node: dict) -> None:
 
 
 def _undecorated(callable_: Callable) -> Callable:
-    """The function whose parameters count.
+    """The function behind a decorator that hides its parameters.
 
     MindSpore wraps the constructors of its optimizers into (*args, **kwargs) and hides the
     original in the closure.
@@ -154,7 +154,7 @@ def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> 
 
 
 def _rule(hint: Any, nullable: bool) -> Rule | None:
-    """What a parameter of a plain type, or a list of these, may be; None for other types."""
+    """The rule for a parameter of a plain type or a list of these; None for other types."""
     if hint in PLAIN:
         return Rule(hint, nullable=nullable)
     element = typing.get_args(hint)[:1]
@@ -164,7 +164,7 @@ def _rule(hint: Any, nullable: bool) -> Rule | None:
 
 
 def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
-    """The line for a key that nobody takes."""
+    """The error line for an unknown key."""
     parent, _, name = key.rpartition(".")
     known = sorted(map(str, known))
     hint = nearest(name, known) or f"; known here: {', '.join(known[:30])}"
@@ -174,7 +174,7 @@ def unknown_key(key: str, known: typing.Iterable[str], of: str = "") -> str:
 
 
 def no_choice(argument: str, conf: Path) -> str:
-    """The line for `group=null` of a group that needs one of its options."""
+    """The error line for `group=null` of a group that needs one of its options."""
     options = sorted(
         path.stem for path in (conf / argument.partition("=")[0].lstrip("+")).glob("*.yaml")
     )
@@ -182,7 +182,7 @@ def no_choice(argument: str, conf: Path) -> str:
 
 
 def explain_composition_error(error: Exception, compose: Callable[[list[str]], DictConfig]) -> str:
-    """One line for what Hydra says of an override it cannot apply.
+    """One line for Hydra's error about an override that it cannot apply.
 
     Args:
         error: Raised while composing.

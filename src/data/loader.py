@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
@@ -15,6 +15,7 @@ from src.data.transforms import (
     decode_label,
     network_input,
 )
+from src.utils.map_ahead import map_ahead
 from src.utils.normalization import Normalization
 
 AHEAD = 4  # samples that a worker may be ahead of who takes them
@@ -116,18 +117,19 @@ class Prefetched:
     def __init__(self, samples: Sequence, sampler: EpochSampler, workers: int) -> None:
         self._samples = samples
         self._sampler = sampler
-        self._most = AHEAD * workers
-        self._pool = ThreadPoolExecutor(workers, "training-input")
-        self._made: dict[int, Future] = {}
-        self._upcoming: Iterator[int] = iter(())
+        self._workers = workers
+        self._upcoming: Iterator[tuple[int, Any]] = iter(())
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        if key not in self._made:  # an epoch begins, or a resumed run goes on amid one
-            self._made.clear()
-            self._upcoming = iter(self._sampler.following(int(key)))
-        while len(self._made) <= self._most and (ahead := next(self._upcoming, None)) is not None:
-            self._made[ahead] = self._pool.submit(self._samples.__getitem__, ahead)
-        return self._made.pop(key).result()
+        made, sample = next(self._upcoming, (None, None))
+        if made != key:  # an epoch begins, or a resumed run goes on amid one
+            keys = self._sampler.following(int(key))
+            self._upcoming = map_ahead(self._make, keys, self._workers, AHEAD)
+            made, sample = next(self._upcoming)
+        return sample
+
+    def _make(self, key: int) -> tuple[int, Any]:
+        return key, self._samples[key]

@@ -1,4 +1,4 @@
-"""Dropout that a resumed run repeats: masks that are a function of seed, layer and draw.
+"""Dropout whose masks are a function of seed, layer and draw, so that a resumed run repeats them.
 
 MindSpore's dropout keeps a random generator inside its kernel, where it can be neither read nor
 set, so a run that is resumed would draw other masks. Here the state is one number a layer.
@@ -122,6 +122,6 @@ def make_dropout_repeatable(network: nn.Cell, seed: int) -> None:
 
 
 def draw_counters(network: nn.Cell) -> set[str]:
-    """Names of the parameters that count draws: a matter of the run, not of the weights."""
+    """Names of the parameters that count draws; they belong to a run, not to its weights."""
     cells = (cell for _, cell in network.cells_and_names())
     return {cell.drawn.name for cell in cells if isinstance(cell, RepeatableDropout)}

@@ -1,4 +1,4 @@
-"""The processes that train one network together: which this one is, what they tell each other.
+"""The group of processes that train one network together, and their communication.
 
 A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
 by environment variables of MindSpore's; so does a platform that gives each process a rank table
@@ -47,7 +47,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks in their order, each such as JSON can hold; waits for all."""
+        """Gathers a JSON-serialisable value of each process, in rank order; waits for all."""
         if self.world_size == 1:
             return [value]
         import numpy as np
@@ -69,7 +69,7 @@ _process_group = ProcessGroup()
 
 
 def this_process() -> ProcessGroup:
-    """The place of this process; alone until `join`."""
+    """The process group of this process; a group of one until `join`."""
     return _process_group
 
 
@@ -84,12 +84,12 @@ def _has_rank_table() -> bool:
 
 
 def is_scheduler() -> bool:
-    """Whether this process only brings the others together."""
+    """Whether this process is the scheduler, which only connects the others."""
     return os.environ.get(ROLE) == "MS_SCHED"
 
 
 def schedule() -> None:
-    """Brings the ranks together and returns when all are gone."""
+    """Connects the processes and returns when all have ended."""
     import mindspore as ms
 
     ms.set_device("CPU")
@@ -97,7 +97,7 @@ def schedule() -> None:
 
 
 def join(target: str, deterministic: bool = False) -> ProcessGroup:
-    """Takes the place that the launcher has given this process; returns when all ranks are there.
+    """Joins the process group that the launcher has described; returns when all have joined.
 
     Args:
         target: "CPU", "GPU" or "Ascend".
@@ -148,7 +148,7 @@ def _check_rank_table(target: str) -> None:
 
 @contextmanager
 def leaving() -> Iterator[None]:
-    """Ends a rank as its launcher wants it: at once if the work inside failed.
+    """Ends a process of a group as its launcher expects: at once if the work inside failed.
 
     MindSpore's own way out waits for ranks that will not come any more, and at times crashes; but
     the scheduler of msrun insists on it.
@@ -181,13 +181,13 @@ def local_device(target: str, otherwise: int) -> int:
 
 
 def share_of_cores() -> int | None:
-    """Threads for this rank beside the others of its machine; None, all cores, for one alone."""
+    """Threads for this process beside the others of its machine; None (all cores) for one alone."""
     if _process_group.local_world_size == 1:
         return None
     return max(1, available_cores() // _process_group.core_sharers)
 
 
 def tell_launcher(run_directory: Path) -> None:
-    """Lets our launcher know where the run is, if it is ours."""
+    """Passes the run's directory to `src.distributed`, if that has started this process."""
     if RUN_FILE in os.environ:
         Path(os.environ[RUN_FILE]).write_text(str(run_directory.resolve()), encoding="utf-8")

@@ -67,7 +67,7 @@ def limit_onednn_isa() -> None:
 
 
 def take_back_isa_limit() -> bool:
-    """Removes what `limit_onednn_isa` has set, if it is not too late; whether it did."""
+    """Undoes `limit_onednn_isa` if MindSpore is not imported yet; returns whether it did."""
     global _capped
     taken_back = _capped and "mindspore" not in sys.modules
     if taken_back:
@@ -117,7 +117,7 @@ def choose_device(target: str, id: int = 0) -> None:
 
 @functools.cache  # MindSpore refuses a second time
 def make_deterministic() -> None:
-    """Asks for deterministic kernels; before ranks find each other, or their sums are not."""
+    """Asks for deterministic kernels; to be called before processes connect, for their sums too."""
     import mindspore as ms
 
     ms.set_deterministic(True)

@@ -1,4 +1,4 @@
-"""Batch normalisation over the whole batch of all ranks."""
+"""Batch normalisation over the whole batch of all processes."""
 
 from mindspore import nn
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: weights for everybody, and the state that training goes on from.
+"""Checkpoint files: the weights, and the training state that a run resumes from.
 
 `last_state.npz` holds every parameter of network, optimizer and loss scaler together with what
 Python keeps (`progress.json`), in one file, so that they cannot come apart; zip's CRC-32 of each
@@ -115,7 +115,7 @@ def load_state(step: TrainStep, directory: Path) -> dict[str, Any] | None:
 
 
 def _parameters(step: TrainStep) -> dict[str, Parameter]:
-    """All that changes from step to step, by name; the loss scaler, no cell, is asked apart."""
+    """All parameters that change from step to step, by name, including the loss scaler's."""
     scaler = vars(step.loss_scaler).items()
     return {parameter.name: parameter for parameter in step.get_parameters()} | {
         f"loss_scaler.{name}": value for name, value in scaler if isinstance(value, Parameter)

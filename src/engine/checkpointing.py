@@ -1,4 +1,4 @@
-"""Saving a fit between two steps: the only place where it can be saved and left."""
+"""Saving and resuming a fit at step boundaries."""
 
 import logging
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Checkpointing(Callback):
             raise
 
     def restore(self) -> None:
-        """Puts trainer, callbacks and loggers where the newest saved state was, or at the start."""
+        """Restores trainer, callbacks and loggers from the newest saved state, if there is one."""
         trainer = self.trainer
         progress = load_state(trainer.train_step, trainer.checkpoint_dir)
         if progress is None:
@@ -72,14 +72,14 @@ class Checkpointing(Callback):
             part.load_state_dict(progress["parts"].get(name, {}))
 
     def save(self) -> None:
-        """Writes what the newest step boundary reached, unless it is written."""
+        """Writes the state of the newest step boundary, unless that is already written."""
         if self._unsaved is not None and self.trainer.process_group.is_main_process:
             save_state(self.trainer.train_step, self._unsaved, self.trainer.checkpoint_dir)
             self.trainer.save_last_weights()
             self._unsaved = None
 
     def _reach_boundary(self, save: bool) -> None:
-        """Notes what is reached, saves it if wanted, lets a signal through that was held back."""
+        """Records the state at a step boundary, saves it if wanted, lets held signals through."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         self._unsaved = {"fit": self.trainer.state.state_dict(), "parts": parts}
         if save:

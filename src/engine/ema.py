@@ -1,4 +1,4 @@
-"""Averages of a network's weights over the steps of a fit, kept beside the weights themselves."""
+"""The exponential moving average of a network's weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +11,7 @@ from src.device.dropout import draw_counters
 
 @contextmanager
 def swapped_parameters(parameters: Sequence[Parameter], values: Sequence[Tensor]) -> Iterator[None]:
-    """Gives parameters other values for a while."""
+    """Swaps other values into parameters temporarily."""
     # By `assign`: after `set_data`, PyNative mode goes on with the tensors it knew
     own = [parameter.value().copy() for parameter in parameters]
     try:
@@ -50,7 +50,7 @@ class ExponentialMovingAverage(nn.Cell):
         self.updates = Parameter(Tensor(0, ms.int32), name="ema.updates", requires_grad=False)
 
     def construct(self) -> Tensor:
-        """Takes the weights in; returns the number of updates."""
+        """Updates the averages; returns the number of updates."""
         before = self.updates.astype(ms.float32)
         share = 1 - ops.minimum((1 + before) / (10 + before), self.decay)
         for i in range(len(self.weights)):
@@ -59,5 +59,5 @@ class ExponentialMovingAverage(nn.Cell):
         return ops.assign_add(self.updates, 1)
 
     def in_place(self) -> AbstractContextManager[None]:
-        """Gives the network the averages for a while."""
+        """Swaps the averages into the network temporarily."""
         return swapped_parameters(self.weights, [average.value() for average in self.averages])

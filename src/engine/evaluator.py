@@ -2,8 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from src.engine.segmenter import Segmenter
 from src.utils.console import class_table, console, scores_table
 from src.utils.errors import UserError
 from src.utils.files import write_json
+from src.utils.map_ahead import map_ahead
 from src.utils.palette import voc_palette
 
 
@@ -29,7 +29,7 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gives: the content of `eval.json`, and the matrix it comes from."""
+    """The result of an evaluation: the content of `eval.json`, and its confusion matrix."""
 
     scores: dict[str, float]  # pixel_acc, macc, miou, fwiou, and those of further metrics
     per_class: dict[str, dict[str, float]]
@@ -78,7 +78,7 @@ class Metric(Protocol):
 class Evaluator:
     """Evaluates the network of a segmenter over samples.
 
-    ProcessGroup share the samples, and each gets the evaluation of the whole.
+    Several processes share the samples, and each gets the evaluation of the whole split.
 
     Args:
         segmenter: Predicts class ids.
@@ -112,11 +112,11 @@ class Evaluator:
         self.process_group = process_group or ProcessGroup()
 
     def share(self, count: int) -> range:
-        """Indices of the samples that this rank evaluates of the first `count`."""
+        """Indices of the samples that this process evaluates, of the first `count`."""
         return range(self.process_group.rank, count, self.process_group.world_size)
 
     def names(self) -> list[str]:
-        """What a run will give, without the split: `miou`, `iou/person` …."""
+        """Names of the scores, without the split: `miou`, `iou/person` …."""
         for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         return [*self._scores(), *(f"iou/{name}" for name in self.class_names)]
@@ -127,12 +127,13 @@ class Evaluator:
         return any((self.samples[i].label == class_id).any() for i in range(count))
 
     def run(self, count: int, on_sample: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluates the first `count` samples; `on_sample` is called after each of this rank's."""
+        """Evaluates the first `count` samples; `on_sample` is called after each of our own."""
         for metric in (self.metric, *self.extra_metrics):
             metric.clear()
         started = time.perf_counter()
         one, images = copy.copy(self.metric), []
-        for sample in _read_ahead(self.samples, self.share(count)):
+        # Decoded by a thread while the network runs
+        for sample in map_ahead(self.samples.__getitem__, self.share(count), workers=1):
             one.clear()
             pred = self.segmenter.predict(sample.image)
             one.update(sample.label, pred)
@@ -159,7 +160,7 @@ class Evaluator:
         )
 
     def _gather(self, images: list[ImageScores], count: int) -> list[ImageScores]:
-        """Puts the counts of all ranks into the metrics; returns all images, in their order."""
+        """Sums the counts of all processes; returns the scores of all images, in order."""
         counts = [self.metric.matrix, *(metric.counts for metric in self.extra_metrics)]
         mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
         parts = self.process_group.gather(mine)
@@ -185,14 +186,3 @@ class Evaluator:
                     )
                 scores[name] = value
         return scores
-
-
-def _read_ahead(samples: Sequence[Any], indices: range, ahead: int = 3) -> Iterator[Any]:
-    """Iterates items, decoding the next in a thread while the network runs."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(samples.__getitem__, index) for index in indices[:ahead]]
-        for position in range(len(indices)):
-            sample = waiting.pop(0).result()
-            if position + ahead < len(indices):
-                waiting.append(pool.submit(samples.__getitem__, indices[position + ahead]))
-            yield sample

@@ -1,4 +1,4 @@
-"""Predictions as pictures: of images and of videos, one broken file among them or not."""
+"""Predictions of images and videos, written as pictures; a broken file does not stop the others."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The one way from an image to class ids: for validation, evaluation and prediction alike."""
+"""Inference: the single path from an image to class ids, for validation, eval and predict."""
 
 from collections.abc import Sequence
 

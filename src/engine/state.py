@@ -1,4 +1,4 @@
-"""Where a fit stands: what callbacks read, and what a resumed run starts from."""
+"""The state of a fit, which callbacks read and a resumed run starts from."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _SAVED = (
 
 @dataclass
 class FitState:
-    """Where a fit stands. The trainer keeps it, callbacks read it."""
+    """The state of a fit. The trainer keeps it, callbacks read it."""
 
     steps_per_epoch: int = 0
     batch_size: int = 0  # images a step
@@ -45,7 +45,7 @@ class FitState:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs, as JSON can hold it."""
+        """The JSON-serialisable state that a resumed fit needs."""
         saved = {name: getattr(self, name) for name in _SAVED}
         saved["epoch_size"] = [self.steps_per_epoch, self.batch_size]
         if (best := self.best_evaluation) is not None:
@@ -57,7 +57,7 @@ class FitState:
         return saved
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave.
+        """Restores a `state_dict`.
 
         Raises:
             UserError: An epoch had other steps, so that the position means nothing here.

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Runs a network over data and tells callbacks and loggers.
+    """Trains and evaluates a network, with callbacks and loggers.
 
     As a context manager it closes the loggers at the end of a run, whatever ends it.
 
@@ -323,11 +323,11 @@ class Trainer:
         return self.state.metrics[self.monitor] if self.state.evaluation is not None else None
 
     def monitored_weights(self) -> AbstractContextManager[None]:
-        """Gives the network, for a while, the weights that `monitor` judges."""
+        """Swaps the weights that `monitor` refers to into the network temporarily."""
         return self.train_step.ema.in_place() if self.monitors_ema else nullcontext()
 
     def save_weights(self, name: str) -> Path:
-        """Writes the weights that `monitor` judges to `checkpoints/<name>.ckpt`, as rank 0."""
+        """Writes the weights that `monitor` refers to, `checkpoints/<name>.ckpt` (main process)."""
         path = self.checkpoint_dir / f"{name}.ckpt"
         if self.process_group.is_main_process:
             with self.monitored_weights():
@@ -335,7 +335,7 @@ class Trainer:
         return path
 
     def save_last_weights(self) -> None:
-        """Writes the newest weights to `last.ckpt`, their average to `last_ema.ckpt`, as rank 0."""
+        """Writes the newest weights as `last.ckpt`, their EMA as `last_ema.ckpt` (main process)."""
         if not self.process_group.is_main_process:
             return
         save_weights(self.train_step.network, self.checkpoint_dir / "last.ckpt")

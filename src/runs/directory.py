@@ -86,7 +86,7 @@ class RunDirectory:
         self.update()
 
     def _take_over(self) -> None:
-        """Goes on with the summary that is there, and clears away what a kill left half-written."""
+        """Continues the existing summary, and removes temporary files of a killed process."""
         before = read_summary(self.path)
         self._seconds_before = before.get("seconds", 0.0)
         for key, value in before.items():
@@ -119,7 +119,7 @@ class RunDirectory:
 
 
 class FollowedDirectory(RunDirectory):
-    """A run's directory as ranks beside the first one see it, which alone writes into it."""
+    """A run's directory as seen by the other processes; only the main process writes into it."""
 
     is_main_process = False
 
@@ -129,14 +129,14 @@ class FollowedDirectory(RunDirectory):
 
     @property
     def tracker_ids(self) -> dict[str, str]:
-        """The main process alone has trackers."""
+        """Only the main process has trackers."""
         return {}
 
     def set_tracker_ids(self, ids: Mapping[str, str]) -> None:
-        """The main process alone has trackers."""
+        """Only the main process has trackers."""
 
     def update(self, **values: Any) -> None:
-        """The first rank does it."""
+        """Only the main process writes."""
 
 
 def newest_checkpoint(experiments_dir: str | Path) -> Path:

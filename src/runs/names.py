@@ -1,4 +1,4 @@
-"""What runs and weights are called in titles."""
+"""Names of runs and weights in titles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def run_name(directory: Path) -> str:
-    """What a run is called in titles: its directory's name; of a sweep's job, the sweep's too."""
+    """The name of a run in titles: its directory's; for a job of a sweep, with the sweep's."""
     directory = directory.absolute()
     if directory.name.isdigit():
         return f"{directory.parent.name}/{directory.name}"
@@ -16,7 +16,7 @@ def run_name(directory: Path) -> str:
 
 
 def weights_name(ckpt_path: str) -> str:
-    """What weights are called in titles: `<run>/best` in a run directory, else the file's name."""
+    """The name of weights in titles: `<run>/best` in a run directory, else the file's name."""
     path = Path(ckpt_path)
     if path.parent.name != "checkpoints":
         return path.stem

@@ -27,7 +27,7 @@ _NO_RUNS = {"checkpoints", "figures", "predictions", "wandb", "results", ".hydra
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of one run; what is not is None, NaN or empty."""
+    """One run as read from its directory; what is unknown is None, NaN or empty."""
 
     path: Path
     name: str  # the path below the folder of the report

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a fit: held back until it can be saved."""
+"""Ctrl-C and SIGTERM during a fit, held back until the fit can be saved."""
 
 import _thread
 import logging

@@ -17,7 +17,7 @@ MAX_COLUMNS = 8  # of differing keys in the tables for people; the CSV has all
 
 @dataclass(frozen=True)
 class Overview:
-    """All that a report shows."""
+    """The runs of a report, grouped, and what distinguishes them."""
 
     trained: list[Run]
     evaluated: list[Run]

@@ -22,6 +22,10 @@ def test_multiply_accumulates_are_those_of_all_convolutions():
     score, upscore = 2 * 21, 2 * 21 * 21 * 64 * 64  # each of two pixels meets the whole kernel
     assert facts["first_macs"] == first
     assert facts["macs"] == first + others + score + upscore
+    assert facts["first_bytes"] == 4 * (3 * 64 * 32 + 512)
+    between = (512 + 128) + 2 * 128 + (128 + 32) + 4 * 32 + (32 + 8) + 4 * 8 + (8 + 2) + 2 * 2
+    scores = (2 + 2 * 21) + (2 * 21 + 21 * 64 * 32)
+    assert facts["bytes"] == facts["first_bytes"] + 4 * (between + scores)
     norms = 2 * 11
     assert facts["parameters"] == 27 + 10 * 9 + norms + 21 + 21 * 21 * 64 * 64
 
@@ -50,3 +54,16 @@ def test_the_network_in_pytorch_has_as_many_parameters(backbone, stride):
     network = fcn(cfg)
     assert sum(p.numel() for p in network.parameters()) == model.count(cfg).facts["parameters"]
     assert network(torch.zeros(1, 3, 40, 50)).shape == (1, 21, 40, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_large", "efficientnet_b0", "convnext_tiny"])
+def test_the_network_of_timm_has_as_many_parameters_at_the_same_strides(backbone):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("timm")
+    from src.benchmark.pytorch import fcn
+
+    cfg = config(f"model/backbone={backbone}", "model.backbone.pretrained=false")
+    network = fcn(cfg)
+    assert sum(p.numel() for p in network.parameters()) == model.count(cfg).facts["parameters"]
+    assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 21, 64, 96)

@@ -1,4 +1,8 @@
+import mindspore
+from mindspore.run_check._check_version import AscendEnvChecker
+
 from src.check_device import software
+from tests import ROOT
 
 
 def test_versions_of_driver_and_toolkit_are_read_where_they_are(tmp_path, monkeypatch):
@@ -30,3 +34,9 @@ def test_a_report_has_the_variables_of_the_device_and_no_others(monkeypatch):
 
 def test_mindspores_own_check_passes_here():
     assert "installed on platform [CPU] successfully" in software.run_check()
+
+
+def test_the_page_for_ascend_names_the_versions_that_mindspores_own_checker_does():
+    versions = ", ".join(f"`{version}`" for version in AscendEnvChecker(None).version)
+    page = (ROOT / "docs" / "ascend.md").read_text(encoding="utf-8")
+    assert f"| `{mindspore.__version__}` | {versions} |" in page

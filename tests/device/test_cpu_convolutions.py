@@ -9,6 +9,8 @@ from src.device import cpu_convolutions as convolutions
 from src.device.cpu_convolutions import MANY_CHANNELS, use_cpu_convolutions, use_own_convolutions
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
+from src.device.cpu_convolutions.native.layers import Convolution
+from src.device.cpu_convolutions.native.library import compiled_library
 from src.device.cpu_convolutions.permutation import PermuteRows
 from src.device.cpu_convolutions.winograd import POINTS, WinogradConv2d, transforms
 from src.engine.segmenter import Segmenter
@@ -164,7 +166,8 @@ def test_only_convolutions_that_keep_the_size_change_and_no_name_of_a_parameter(
     names = [parameter.name for parameter in network.get_parameters()]
     use_cpu_convolutions(network)
     use_cpu_convolutions(network)  # a second use changes nothing more
-    changed = [FlippedKernelConv2d, WinogradConv2d, Im2colConv2d, ops.Conv2D, ops.Conv2D]
+    single = Convolution if compiled_library() else ops.Conv2D
+    changed = [FlippedKernelConv2d, WinogradConv2d, Im2colConv2d, single, ops.Conv2D]
     assert kinds(network) == changed
     assert [parameter.name for parameter in network.get_parameters()] == names
 

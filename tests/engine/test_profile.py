@@ -42,7 +42,7 @@ def test_the_steps_after_the_skipped_ones_are_watched(tmp_path, monkeypatch, cap
     console = Console(width=100, record=True, file=io.StringIO())
     monkeypatch.setattr(profile, "console", console)
     ms.set_context(mode=ms.GRAPH_MODE)
-    network = nn.Conv2d(3, 2, 1, has_bias=False)
+    network = nn.Conv2d(3, 2, 3, has_bias=False)
     images = np.zeros((4, 3, 16, 16), np.float32)
     data = ds.NumpySlicesDataset((images, np.zeros((4, 16, 16), np.int32)), ["images", "labels"])
     trainer = Trainer(tmp_path, [Profile(skip=1, steps=2, rows=30)])

@@ -16,7 +16,7 @@ def test_the_command_measures_and_writes_its_file(workshop):
     assert step["fastest"] <= step["seconds"] <= step["slowest"] < step["first_seconds"]
     assert step["peak_mb"] > 100 and step["runs"] == 2
     assert step["images_per_second"] == pytest.approx(4 / step["seconds"])
-    assert 0 < step["sgemm_share"] < 1
+    assert 0 < step["sgemm_share"] < 1 and 0 < step["bandwidth_share"] < 1
     assert step["tutorial"]["ratio"] > 0
     assert found["model"]["parameters"] == step["parameters"]
     assert "train_step" in screen and "1.34 M" in screen

@@ -33,7 +33,7 @@ def options(data, *more):
     return [
         "dataset=folder", f"dataset.root={data}", "dataset.crop_size=[64,64]",
         "model/backbone=vgg_slim", "model.backbone.width=0.0625",
-        "model.backbone.batch_norm=false", "optimizer.learning_rate=0.002",
+        "model.backbone.batch_norm=false", "optimizer=momentum", "optimizer.learning_rate=0.002",
         "trainer.log_every_n_steps=1", "print_config=false", "callbacks.figures=null", *more,
     ]  # fmt: skip
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from src.data.fetch.download import exclusive, fetch
+from src.data.fetch.download import fetch
 from src.utils.console import progress
 from src.utils.errors import UserError
+from src.utils.lock import exclusive
 
 log = logging.getLogger(__name__)
 

@@ -3,16 +3,15 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
 
 from src.utils.console import progress
 from src.utils.errors import UserError, nearest
+from src.utils.lock import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -108,22 +107,6 @@ def resolve_weights(weights: str | Path, cache_dir: str | Path) -> Path:
         f"weights '{text}': no such file; expected a file, an http(s) address or one of "
         f"{', '.join(KNOWN_WEIGHTS)}{nearest(text, KNOWN_WEIGHTS)}"
     )
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Lets one process at a time work on `path`; its folder is made if absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that is preparing %s", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Downloader:

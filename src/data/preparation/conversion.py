@@ -15,14 +15,13 @@ import re
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from src.data.mindrecord import (
@@ -33,7 +32,7 @@ from src.data.mindrecord import (
     write_mindrecord,
 )
 from src.data.preparation.checks import Pair, check_files, check_row
-from src.data.preparation.inspection import in_order, validated_samples
+from src.data.preparation.inspection import validated_samples
 from src.data.preparation.label_statistics import LabelStatistics
 from src.data.preparation.labels import LabelRules, explain_ids
 from src.data.preparation.problem import Problem
@@ -41,6 +40,9 @@ from src.data.sources.file_lists import Annotation, Sample, few
 from src.data.sources.folder import Source
 from src.utils.errors import UserError
 from src.utils.files import read_json, write_json
+from src.utils.lock import exclusive
+from src.utils.map_ahead import map_ahead
+from src.utils.processes import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +86,22 @@ def prepare_split(
     if twice:
         raise UserError(f"split '{split}': names listed twice: {few(twice)}; remove repetitions")
     state = [(s.name, _state(s.image)) for s in samples]
-    state += in_order(_content, [s.label for s in samples if s.label])
+    state += map_ahead(_content, [s.label for s in samples if s.label], available_cores())
     key = _fingerprint(rules, state)
     target = Path(directory) / f"{_file_name(split)}-{key[:12]}"
     found = _find(target, key)
     if found is None:
-        with _alone(target.parent):
-            found = _find(target, key)  # converted while this process waited
-            if found is None:
-                return _convert(samples, split, rules, target, key)
+        try:
+            with exclusive(target.parent):
+                target.parent.mkdir(exist_ok=True)
+                found = _find(target, key)  # converted while this process waited
+                if found is None:
+                    return _convert(samples, split, rules, target, key)
+        except OSError as error:
+            raise UserError(
+                f"{target.parent}: not writable ({error.strerror}); choose another with "
+                "dataset.prepared_dir=DIR"
+            ) from error
     log.info("reusing %s: %d samples of split '%s'", target, found.report["count"], split)
     return found
 
@@ -185,28 +194,6 @@ def _report(statistics: LabelStatistics, key: str) -> dict[str, Any]:
     for warning in report["warnings"]:
         log.warning("split '%s': %s", report["split"], warning)
     return report
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Holds the lock of `directory`, which is made if absent."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another process is converting to %s: waiting for it", directory)
-            lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"{directory}: not writable ({error.strerror}); choose another with "
-            "dataset.prepared_dir=DIR"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _find(target: Path, key: str) -> PreparedSplit | None:

@@ -1,8 +1,7 @@
 """All samples of a split through one check: in parallel, in order, refused together."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from src.data.sources.file_lists import few
 from src.utils.console import progress
 from src.utils.errors import UserError
 from src.utils.files import write_text
+from src.utils.map_ahead import map_ahead
 from src.utils.processes import available_cores
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def validated_samples(
 
     with progress() as bar:
         task = bar.add_task(subject, total=len(items))
-        for result in in_order(checked, items):
+        for result in map_ahead(checked, items, available_cores()):
             bar.advance(task)
             stored.update(result.stored)
             if isinstance(result, Problem):
@@ -86,20 +86,3 @@ def _refusal(
         f"{subject}: {len(problems)} of {total} samples cannot be trained on ({groups}); the "
         f"first: {problems[0]}; {hint or 'mend them or leave them out'}; all of them: {listing}"
     )
-
-
-def in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-    """Like `map`, on all cores; only a few results are held at a time."""
-    workers = available_cores()
-    pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from src.data.sources.folder import FolderSource
 from src.data.sources.textures import Size, noise, random_color, texture, turn
 from src.utils.console import progress
 from src.utils.errors import UserError
+from src.utils.lock import exclusive
 from src.utils.palette import voc_palette
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,7 @@ class ShapesSource(FolderSource):
         if self._is_ready():
             return
         try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root.parent / ".lock"):
+            with exclusive(self.root):
                 if not self._is_ready():
                     self._generate()
         except OSError as error:
@@ -95,10 +94,8 @@ class ShapesSource(FolderSource):
         return (self.root / _MANIFEST).is_file()
 
     def _generate(self) -> None:
-        prefix = f".{self.root.name}."
-        for stale in self.root.parent.glob(f"{prefix}*"):  # of killed runs: the lock is ours
-            shutil.rmtree(stale, ignore_errors=True)
-        aside = self.root.parent / f"{prefix}tmp"
+        aside = self.root.with_name(f".{self.root.name}.tmp")
+        shutil.rmtree(aside, ignore_errors=True)  # of a killed run: the lock is ours
         try:
             self._write(aside)
             os.rename(aside, self.root)

@@ -7,6 +7,7 @@ from mindspore import nn, ops
 
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
+from src.device.cpu_convolutions.native import use_native_layers, use_own_layers
 from src.device.cpu_convolutions.winograd import KERNEL, WinogradConv2d
 
 # Between fewer, moving windows to and fro takes longer than the products of all of them save
@@ -14,11 +15,12 @@ MANY_CHANNELS = 128
 
 
 def use_cpu_convolutions(network: nn.Cell) -> None:
-    """Gives the convolutions of a network that can have it a faster way to compute.
+    """Replaces the computation of a network's convolutions by faster ones where possible.
 
     Between many channels, kernels of 3×3 become a `WinogradConv2d` and those of more than nine
     places an `Im2colConv2d`. The others keep oneDNN's way forward and get another gradient of
-    their input, see `FlippedKernelConv2d`. The network must have its
+    their input, see `FlippedKernelConv2d`. In float32, depthwise and 1×1 convolutions and the
+    layers that go with them get kernels of our own, see `native`. The network must have its
     precision before, and be given its own convolutions back before it is exported. Elsewhere than
     on the CPU nothing is changed.
     """
@@ -26,11 +28,13 @@ def use_cpu_convolutions(network: nn.Cell) -> None:
         return
     cells = [cell for _, cell in network.cells_and_names()]
     single = all(getattr(cell, "_amp_level", "") in ("", "O0") for cell in cells)
+    if single and not any(_is_half(cell) for cell in cells):
+        use_native_layers(network)
     made: dict[tuple, nn.Cell | None] = {}  # each takes memory when compiled
     for cell in cells:
         if not isinstance(cell, nn.Conv2d) or not _keeps_size(cell):
             continue
-        half = any(cell.get_flags().get(kind) for kind in ("fp16", "bf16"))
+        half = _is_half(cell)
         key = (cell.in_channels, cell.out_channels, cell.kernel_size, half)
         if key not in made:
             made[key] = _faster(cell, single and not half, half)
@@ -40,10 +44,15 @@ def use_cpu_convolutions(network: nn.Cell) -> None:
 
 
 def use_own_convolutions(network: nn.Cell) -> None:
-    """Takes `use_cpu_convolutions` back, for files that other devices run."""
+    """Undoes `use_cpu_convolutions`, for files that other devices run."""
+    use_own_layers(network)
     for _, cell in network.cells_and_names():
         if hasattr(cell, "own_conv2d"):
             _replace(cell, cell.own_conv2d)
+
+
+def _is_half(cell: nn.Cell) -> bool:
+    return any(cell.get_flags().get(kind) for kind in ("fp16", "bf16"))
 
 
 def _replace(cell: nn.Conv2d, conv2d: nn.Cell | ops.Primitive) -> None:
@@ -62,10 +71,7 @@ def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
 
 
 def _keeps_size(cell: nn.Conv2d) -> bool:
-    """Of stride 1 and odd kernel, with the margins for it, without groups or dilation.
-
-    A 1×1 convolution is a matrix product, forward and backward, and has nothing to gain.
-    """
+    """Whether it keeps the size of maps: stride 1, odd kernel above 1, no groups, no dilation."""
     kernel = cell.kernel_size
     padded = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
     margins = tuple(k // 2 for k in kernel for _ in range(2))

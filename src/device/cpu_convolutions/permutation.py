@@ -1,4 +1,4 @@
-"""Another order of a tensor's rows, for transforms that go through whole maps."""
+"""Permutation of a tensor's rows, for transforms over whole feature maps."""
 
 from mindspore import Tensor, nn, ops
 

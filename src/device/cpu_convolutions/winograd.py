@@ -16,7 +16,7 @@ POINTS = (0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 
 
 def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What takes windows, kernels and products to and fro: Bᵀ⊗Bᵀ 36×36, G⊗G 36×9, A⊗A 36×16.
+    """The matrices into the Winograd domain and back: Bᵀ⊗Bᵀ 36×36, G⊗G 36×9, A⊗A 36×16.
 
     A tile of the output is (A⊗A)ᵀ · [(G⊗G)·kernel ⊙ (Bᵀ⊗Bᵀ)·window], all of them flattened row by
     row (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, section 4.3; the

@@ -1,4 +1,4 @@
-"""The contract of our callbacks, and the one that keeps the state."""
+"""The base class of callbacks, and the callback that keeps the trainer's state."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +15,7 @@ from src.runs.signals import take_back_sigterm
 
 
 class TrainerView(Protocol):
-    """What a callback may use of the trainer, see `src.engine.trainer.Trainer`."""
+    """The part of `src.engine.trainer.Trainer` that callbacks may use."""
 
     state: FitState
     train_step: TrainStep | None
@@ -62,7 +62,7 @@ class TrainerView(Protocol):
 
 
 class Callback(ms.train.Callback):
-    """A MindSpore callback that also knows the trainer.
+    """A MindSpore callback with access to the trainer.
 
     MindSpore calls, in the order of the config's list:
 
@@ -84,18 +84,18 @@ class Callback(ms.train.Callback):
     trainer: TrainerView
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs, as JSON can hold it."""
+        """The JSON-serialisable state that a resumed fit needs."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores a `state_dict`."""
 
     def close(self) -> None:
         """Releases what the callback holds (a live display, a file)."""
 
 
 class StateTracker(Callback):
-    """Keeps `trainer.state` for the others; the trainer puts it first.
+    """Keeps `trainer.state` up to date; the trainer calls it first.
 
     The loss is read every step on the CPU. Elsewhere reading it makes the host wait for the
     device, so only the steps that are logged are read; what lies between them is summed up there.

@@ -86,7 +86,7 @@ class Figures(Callback):
 
 
 class Written:
-    """What was drawn: the files, and the images of the sheet of predictions."""
+    """The figures that were drawn, and the images of the sheet of predictions."""
 
     def __init__(self) -> None:
         self.paths: list[Path] = []
@@ -94,7 +94,7 @@ class Written:
 
     @contextmanager
     def tried(self, path: Path | None) -> Iterator[Path | None]:
-        """Lets one figure be drawn; what goes wrong is a warning."""
+        """Draws one figure inside; an error becomes a warning."""
         try:
             yield path
         except Exception as error:  # whatever it is, the run is worth more
@@ -170,7 +170,7 @@ def extreme_images(values: Sequence[float], wanted: int) -> tuple[list[int], lis
 
 
 def weights_of(network: nn.Cell, path: Path | None) -> AbstractContextManager[None]:
-    """Gives the network the weights of a checkpoint for a while; None leaves it as it is."""
+    """Swaps the weights of a checkpoint into the network temporarily; None leaves it as it is."""
     if path is None:
         return nullcontext()
     stored = ms.load_checkpoint(str(path))  # without what serves training alone

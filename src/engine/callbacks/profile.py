@@ -25,7 +25,7 @@ class Profile(Callback):
     """Watches a few training steps and prints a table of operators, the slowest first.
 
     MindSpore's own files, a trace for chrome://tracing among them, go to `profile/` in the run
-    directory. Without data sinking, which calls back once an epoch.
+    directory. Without data sinking, which calls back once a sink.
 
     Args:
         skip: Steps before, at least 1: the first one compiles.

@@ -1,4 +1,4 @@
-"""What a person sees of a fit."""
+"""The progress of a fit on the screen."""
 
 import logging
 import math
@@ -116,7 +116,7 @@ class ProgressBar(Callback):
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, as precise as a person wants it."""
+    """Seconds in words, rounded for reading."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -1,4 +1,4 @@
-"""A run that is a trial of a search: it reports its validations and stops when given up."""
+"""Pruning: a trial of a search reports its validations and stops when the search says so."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """Tells a search each validation's monitored value, and stops if the search says so.
+    """Reports each validation's monitored value to a search, and stops if it is pruned.
 
     The search is another process and answers through a file in the run directory, which it lays
     there before the run begins; without that file there is no search, and nothing is done.

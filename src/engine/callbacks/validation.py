@@ -1,4 +1,4 @@
-"""Validation during training, and what is decided by it: best weights, early stopping."""
+"""Validation during training, best checkpoints and early stopping."""
 
 import logging
 import math

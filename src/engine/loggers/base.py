@@ -1,4 +1,4 @@
-"""What receives the scalars, figures and tables of a run."""
+"""The base classes of loggers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Logger:
-    """Receives what a run logs. A logger of one's own needs `log` alone.
+    """Receives the scalars, figures and tables of a run. Only `log` must be implemented.
 
     Attributes:
         name: By which `summary.json` has its `run_id`, as `<name>_id`; None for one without an id.
@@ -50,7 +50,7 @@ class Logger:
         """Takes the scores of the best validation, at the end of training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs, as JSON can hold it."""
+        """The JSON-serialisable state that a resumed fit needs."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class Logger:
 
 
 class Tracker(Logger):
-    """A logger by a library or to a server that may fail: it never stops or stalls a run.
+    """A logger whose library or server may fail without stopping the run.
 
     What fails becomes one warning, and the run goes on without this logger. Subclasses give `open`,
     and do everything else through `send`.

@@ -43,7 +43,9 @@ def test_a_second_call_reuses_and_says_so(folder, out, caplog):
 def test_a_conversion_is_reused_from_where_nothing_can_be_written(folder, out, monkeypatch):
     folder.add("a")
     first = convert(folder, out)
-    monkeypatch.setattr(conversion, "_alone", lambda directory: pytest.fail("asked for the lock"))
+    monkeypatch.setattr(
+        conversion, "exclusive", lambda directory: pytest.fail("asked for the lock")
+    )
     assert convert(folder, out) == first
 
 
@@ -229,14 +231,14 @@ def test_a_conversion_killed_before_its_end_is_never_reused(folder, out):
 def test_two_processes_at_once_convert_once(folder, out):
     for i in range(3):
         folder.add(f"s{i}")
-    slow = "inspection.in_order = lambda f, items: time.sleep(1.5) or map(f, items)"
+    slow = "inspection.map_ahead = lambda f, items, workers: time.sleep(1.5) or map(f, items)"
     processes = [start(folder, out, slow) for _ in range(2)]
     outputs = [process.communicate(timeout=240)[0].strip() for process in processes]
-    waited, converted = sorted(outputs)
+    converted, waited = sorted(outputs, key=lambda output: "waiting" in output)
     assert [process.returncode for process in processes] == [0, 0]
     (target,) = visible(out)
     assert waited.splitlines() == [
-        f"another process is converting to {out}: waiting for it",
+        f"waiting for another process that is preparing {out}",
         f"reusing {out / target}: 3 samples of split 'train'",
     ]
     assert "converted split 'train', 3 samples" in converted

@@ -111,7 +111,7 @@ def test_two_processes_at_once_make_one_whole_set(tmp_path):
 
 def test_what_a_killed_generation_left_is_cleared_away(tmp_path):
     made = ShapesSource(tmp_path, train=2, val=1)
-    stale = tmp_path / f".{made.root.name}.killed"
+    stale = made.root.with_name(f".{made.root.name}.tmp")
     stale.mkdir(parents=True)
     (stale / "half.jpg").touch()
     made.prepare()

@@ -1,0 +1,258 @@
+"""Layers on the kernels, with MindSpore's parameters and values; for float32 alone."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.device.cpu_convolutions.native.library import operator
+
+DEPTHWISE_KERNELS = (3, 5, 7)
+
+
+class _Layer(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+
+
+class Convolution(_Layer):
+    """A convolution by one kernel forward and one for both gradients; in place of `ops.Conv2D`."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        self.forward = operator(kernel)
+        self.gradient = operator(f"{kernel}_gradient", outputs=2)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.forward(x, weight)
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, weight, dout)
+
+
+class Activation(_Layer):
+    """`swish` or `gelu` (by tanh)."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        self.forward = operator(kernel)
+        self.gradient = operator(f"{kernel}_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class _BatchNorm(_Layer):
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str, outputs: int) -> None:
+        super().__init__()
+        self.options = Tensor([cell.eps, cell.momentum], ms.float32)  # momentum of the new values
+        self.forward = operator(kernel, outputs)
+        self.gradient = operator(f"{kernel}_gradient", outputs=3)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        return self.forward(x, gamma, beta, mean, variance, self.options)
+
+
+class _BatchStatistics(_BatchNorm):
+    """Gives the normalised maps, the batch's statistics and the new running ones."""
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
+        out: tuple[Tensor, ...], dout: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        of = self.gradient(x, gamma, beta, out[1], out[2], self.options, dout[0])
+        return of[0], of[1], of[2], ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class _RunningStatistics(_BatchNorm):
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
+        out: Tensor, dout: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        of = self.gradient(x, gamma, beta, mean, variance, self.options, dout)
+        return of[0], of[1], of[2], ops.zeros_like(mean), ops.zeros_like(variance)
+
+
+class BatchNormTraining(_Layer):
+    """In place of `bn_train` of an `nn.BatchNorm2d`: by the batch's own statistics.
+
+    `kernel` may have the activation that follows, as in `batch_norm_relu`.
+    """
+
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str) -> None:
+        super().__init__()
+        self.normalize = _BatchStatistics(cell, kernel, outputs=5)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor]:
+        y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
+        updated = ops.assign(mean, new_mean), ops.assign(variance, new_variance)
+        return (ops.depend(y, updated),)
+
+
+class BatchNormInference(_Layer):
+    """In place of `bn_infer` of an `nn.BatchNorm2d`: by the running statistics."""
+
+    def __init__(self, cell: nn.BatchNorm2d, kernel: str) -> None:
+        super().__init__()
+        self.normalize = _RunningStatistics(cell, f"{kernel}_inference", outputs=1)
+
+    def construct(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor]:
+        return (self.normalize(x, gamma, beta, mean, variance),)
+
+
+class _LastAxisNorm(_Layer):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)
+        self.forward = operator("layer_norm")
+        self.gradient = operator("layer_norm_gradient", outputs=3)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return self.forward(x, gamma, beta, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.gradient(x, gamma, self.epsilon, dout)
+
+
+class LayerNorm(_Layer):
+    """In place of `layer_norm` of an `nn.LayerNorm` over the last axis."""
+
+    def __init__(self, cell: nn.LayerNorm) -> None:
+        super().__init__()
+        self.normalize = _LastAxisNorm(cell.epsilon)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, int, int]:
+        return self.normalize(x, gamma, beta), 0, 0  # mean and variance, which nobody asks for
+
+
+class BiasAdd(_Layer):
+    """In place of `bias_add` of an `nn.Dense`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = ops.BiasAdd()
+        self.gradient = operator("bias_gradient")
+
+    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
+        return self.forward(x, bias)
+
+    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return dout, self.gradient(dout)
+
+
+class PlaneMean(_Layer):
+    """The mean of each plane, N×C×H×W → N×C×1×1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("plane_mean")
+        self.gradient = operator("plane_mean_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class PlaneScale(_Layer):
+    """N×C×H×W planes times factors N×C×1×1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("plane_scale")
+        self.gradient = operator("plane_scale_gradient", outputs=2)
+
+    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.forward(x, factor)
+
+    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, factor, dout)
+
+
+class SqueezeExcite(_Layer):
+    """mindcv's layer of this name, by its own convolutions (Hu et al. 2018)."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__()
+        # Under mindcv's names, of which those of parameters are made
+        self.conv_reduce, self.conv_expand = cell.conv_reduce, cell.conv_expand
+        self.act, self.gate = cell.act, cell.gate
+        self.bn = cell.bn if cell.norm else nn.Identity()
+        self.pool, self.scale = PlaneMean(), PlaneScale()
+
+    def construct(self, x: Tensor) -> Tensor:
+        squeezed = self.act(self.bn(self.conv_reduce(self.pool(x))))
+        return self.scale(x, self.gate(self.conv_expand(squeezed)))
+
+
+class MapsToRows(_Layer):
+    """N×C×H×W → N×H×W×C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("maps_to_rows")
+        self.gradient = operator("maps_to_rows_gradient")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (self.gradient(x, dout),)
+
+
+class RowsToMaps(_Layer):
+    """N×H×W×C → N×C×H×W, each channel times its factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = operator("rows_to_maps")
+        self.gradient = operator("rows_to_maps_gradient", outputs=2)
+
+    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.forward(x, factor)
+
+    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, factor, dout)
+
+
+class ConvNextBlock(_Layer):
+    """mindcv's `Block` of ConvNeXt (Liu et al. 2022), by its own layers."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__()
+        # Under mindcv's names, of which those of parameters are made
+        self.dwconv, self.norm = cell.dwconv, cell.norm
+        self.pwconv1, self.act, self.pwconv2 = cell.pwconv1, cell.act, cell.pwconv2
+        self.gamma_, self.drop_path = cell.gamma_, cell.drop_path
+        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = self.norm(self.to_rows(self.dwconv(x)))
+        rows = self.pwconv2(self.act(self.pwconv1(rows)))
+        return x + self.drop_path(self.to_maps(rows, self.gamma_))
+
+
+class ConvNextMapsNorm(_Layer):
+    """mindcv's `ConvNextLayerNorm` over the channels of N×C×H×W maps."""
+
+    def __init__(self, cell: nn.LayerNorm) -> None:
+        super().__init__()
+        self.gamma, self.beta = cell.gamma, cell.beta
+        self.normalize = _LastAxisNorm(cell.epsilon)
+        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+        self.ones = Tensor(np.ones(cell.normalized_shape, np.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = self.normalize(self.to_rows(x), self.gamma, self.beta)
+        return self.to_maps(rows, self.ones)
