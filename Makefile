@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, ascend what CANN needs, torch PyTorch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, coco pycocotools, ascend what CANN needs, torch PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -70,7 +70,8 @@ def test_a_model_is_the_same_as_its_stride(model, stride):
 
 @pytest.mark.parametrize("dataset", options("dataset"))
 def test_every_dataset_gives_its_module_without_touching_data(dataset, tmp_path):
-    extra = ["dataset.num_classes=4"] if dataset in ("folder", "mindrecord") else []
+    asks = ("folder", "mindrecord", "labelme", "coco")  # the data for the classes
+    extra = ["dataset.num_classes=4"] if dataset in asks else []
     cfg = compose(f"dataset={dataset}", f"paths.data_dir={tmp_path}", *extra)
     data = build.datamodule(cfg)
     assert data.num_classes == cfg.dataset.num_classes == len(data.class_names)

@@ -53,8 +53,12 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
     image = _decode_image(encoded, sample.image)
     if sample.label is None:
         raise Problem("missing file", sample.image, "no label belongs to it")
-    label = read_label(sample.label, rules)
-    turned = _check_size(label.ids, image.shape[:2], encoded, sample.label)
+    file = Path(sample.label)
+    if isinstance(sample.label, Path):
+        label = read_label(file, rules)
+    else:
+        label = ids_of_numbers(sample.label.draw(image.shape[:2]), rules, file)
+    turned = _check_size(label.ids, image.shape[:2], encoded, file)
     if not encoded.startswith(_KEPT):
         encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     stored = cv2.imencode(".png", label.ids)[1].tobytes()
