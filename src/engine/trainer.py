@@ -115,7 +115,7 @@ class Trainer:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.callbacks = _default_callbacks() if callbacks is None else list(callbacks)
-        self.loggers = [CsvLogger(output_dir)] if loggers is None else list(loggers)
+        self.loggers: list[Logger] = [CsvLogger(output_dir)] if loggers is None else list(loggers)
         self.max_epochs = max_epochs
         self.limit_train_batches = limit_train_batches
         self.limit_val_batches = limit_val_batches

@@ -51,14 +51,15 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
     """
     encoded = read_bytes(sample.image)
     image = _decode_image(encoded, sample.image)
+    height, width = image.shape[:2]
     if sample.label is None:
         raise Problem("missing file", sample.image, "no label belongs to it")
     file = Path(sample.label)
     if isinstance(sample.label, Path):
         label = read_label(file, rules)
     else:
-        label = ids_of_numbers(sample.label.draw(image.shape[:2]), rules, file)
-    turned = _check_size(label.ids, image.shape[:2], encoded, file)
+        label = ids_of_numbers(sample.label.draw((height, width)), rules, file)
+    turned = _check_size(label.ids, (height, width), encoded, file)
     if not encoded.startswith(_KEPT):
         encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     stored = cv2.imencode(".png", label.ids)[1].tobytes()

@@ -36,8 +36,8 @@ from src.data.preparation.inspection import validated_samples
 from src.data.preparation.label_statistics import LabelStatistics
 from src.data.preparation.labels import LabelRules, explain_ids
 from src.data.preparation.problem import Problem
+from src.data.sources.base import Source
 from src.data.sources.file_lists import Annotation, Sample, few
-from src.data.sources.folder import Source
 from src.utils.errors import UserError
 from src.utils.files import read_json, write_json
 from src.utils.lock import exclusive

@@ -93,7 +93,7 @@ class AnnotationSource(FolderSource):
         self.skipped_labels = tuple(map(str, skipped_labels))
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The configured names, else those in the files."""
         return self._configured_names or self._names_in_files()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.data.sources.base import Source
 from src.data.sources.file_lists import Sample
 from src.utils.errors import UserError, nearest
 
@@ -19,7 +20,7 @@ _IDS_OF = {"labelIds": _IDS, "labelTrainIds": tuple(range(len(_IDS)))}
 _SPLITS = ("train", "val")  # test has no labels
 
 
-class CityscapesSource:
+class CityscapesSource(Source):
     """`leftImg8bit/<split>/<city>` and the labels in `gtFine/<split>/<city>`.
 
     Args:
@@ -28,9 +29,7 @@ class CityscapesSource:
             cityscapesscripts makes of it. They give the same class ids.
     """
 
-    class_names = None
     palette = np.array(_COLORS, np.uint8)
-    generated = False
 
     def __init__(self, root: str | Path, labels: str = "labelIds") -> None:
         if labels not in _IDS_OF:

@@ -171,7 +171,7 @@ class CocoAnnotation:
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         """See `Annotation.draw`."""
         masks = _rasterizer()
-        stated = self.image.get("height"), self.image.get("width")
+        stated: tuple[Any, Any] = self.image.get("height"), self.image.get("width")
         height, width = stated if all(stated) else size
         drawn = np.full((height, width), self.ids.unlabeled, np.uint8)
         objects = []

@@ -4,10 +4,10 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from src.data.sources.base import Source
 from src.data.sources.class_tables import ClassTable, read_class_table
 from src.data.sources.file_lists import (
     IMAGE_SUFFIXES,
@@ -28,39 +28,7 @@ __all__ = ["IMAGE_SUFFIXES", "FolderSource", "Sample", "Source"]
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
-    """A dataset layout.
-
-    A source whose data are MindRecord files already has `record_file(split) -> Path` in place of
-    `samples`.
-
-    Attributes:
-        class_names: Names in the order of the ids; None if the layout does not say.
-        palette: Class colours, C×3 uint8 RGB, further rows are colours of void; None takes VOC's.
-        void_ids, ids: Numbers in label files that mean void, or the classes; see `LabelRules`.
-        generated: True if the images are made, not photographed: ImageNet weights help little.
-    """
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None: ...
-
-    palette: np.ndarray | None
-    void_ids: tuple[int, ...]
-    ids: tuple[int, ...] | None
-    generated: bool
-
-    def prepare(self) -> None:
-        """Downloads or generates what is absent; any number of processes may call it at once."""
-
-    def samples(self, split: str) -> list[Sample]:
-        """The samples of a split, sorted by name.
-
-        Raises:
-            UserError: The root, the split or a listed file is missing, or the split is empty.
-        """
-
-
-class FolderSource:
+class FolderSource(Source):
     """A folder of images and a folder of label files, paired by file name without the extension.
 
     A split is the list of its name, `ImageSets/Segmentation/<split>.txt` or `<split>.txt`, see
@@ -85,8 +53,6 @@ class FolderSource:
             else 0, 1, 2 …
         origin: Where to get the dataset, told when `root` is absent.
     """
-
-    generated = False
 
     def __init__(
         self,
@@ -119,17 +85,17 @@ class FolderSource:
         return self.root
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
         """The names in the table of classes."""
         return self._table.names
 
     @property
-    def palette(self) -> np.ndarray | None:
+    def palette(self) -> np.ndarray | None:  # type: ignore[override]
         """See `Source`."""
         return self._table.palette if self._palette is None else self._palette
 
     @property
-    def ids(self) -> tuple[int, ...] | None:
+    def ids(self) -> tuple[int, ...] | None:  # type: ignore[override]
         """See `Source`."""
         return self._table.ids if self._ids is None else self._ids
 
@@ -165,8 +131,8 @@ class FolderSource:
         if whole:
             return list(map(Entry, images)), self.folder
         default = lists.get("default") if len(lists) == 1 else None  # CVAT's, of all samples
-        drawn = self.val_fraction is not None and split in ("train", "val")
-        if not drawn or (lists and default is None):
+        fraction = self.val_fraction if split in ("train", "val") else None
+        if fraction is None or (lists and default is None):
             there = ", ".join(sorted(lists)) or "none"
             raise UserError(
                 f"split '{split}': {self.folder} has no list {split}.txt, there or in "
@@ -176,7 +142,7 @@ class FolderSource:
         names = (
             images if default is None else [e.name for e in read_list(default, self.folder, images)]
         )
-        return list(map(Entry, self._drawn(split, names, self.val_fraction))), self.folder
+        return list(map(Entry, self._drawn(split, names, fraction))), self.folder
 
     def _images(self, split: str) -> tuple[Files, bool]:
         usual = ("JPEGImages", "images", split)

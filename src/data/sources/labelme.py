@@ -98,7 +98,7 @@ class LabelmeAnnotation:
         """See `Annotation.draw`."""
         content = _read(self.path)
         self._check_image(content.get("imagePath"))
-        stated = content.get("imageHeight"), content.get("imageWidth")
+        stated: tuple[Any, Any] = content.get("imageHeight"), content.get("imageWidth")
         drawn = np.full(stated if all(stated) else size, self.ids.unlabeled, np.uint8)
         for i, shape in enumerate(content["shapes"], 1):
             try:
@@ -145,7 +145,7 @@ def _labels_in(paths: Iterable[Path]) -> Iterator[str]:
         yield from found - {_IGNORE}
 
 
-def _region(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+def _region(shape: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
     """The pixels of a shape, H×W bool."""
     kind, points = shape.get("shape_type") or "polygon", np.array(shape["points"], float)
     if kind not in _POINTS:
@@ -173,7 +173,7 @@ def _region(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     return np.array(image, bool)
 
 
-def _stored_mask(encoded: str, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _stored_mask(encoded: str, points: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """A mask that is stored as a PNG of its bounding box, the corners included."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
