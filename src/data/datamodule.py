@@ -213,13 +213,13 @@ def _class_names(
 ) -> tuple[str, ...]:
     if found and configured and tuple(found) != tuple(configured):
         raise UserError(
-            f"dataset.class_names={_shown(configured)}: classes.txt in dataset.root names "
+            f"dataset.class_names={_shown(configured)}: the files in dataset.root name "
             f"{_shown(found)}; make them agree, or leave one of them out"
         )
     names = found or configured or [f"class_{i}" for i in range(num_classes or 0)]
     if num_classes is None:
         num_classes = len(names)
-    origin = "classes.txt" if found else "dataset.class_names"
+    origin = "dataset.class_names" if configured else "the table of classes in dataset.root"
     if num_classes == 1:
         raise UserError(
             f"{origin if names else 'dataset.num_classes'}: one class ({_shown(names)}) cannot be "

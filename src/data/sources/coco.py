@@ -173,23 +173,28 @@ class CocoAnnotation:
         masks = _rasterizer()
         stated: tuple[Any, Any] = self.image.get("height"), self.image.get("width")
         height, width = stated if all(stated) else size
-        drawn = np.full((height, width), self.ids.unlabeled, np.uint8)
-        objects = []
+        crowds, objects = [], []
         for annotation in self.annotations:
             number = self._number(annotation)
             if number is None:
                 continue
-            region = masks.decode(self._encoded(annotation, height, width)).astype(bool)
+            code = self._encoded(annotation, height, width)
             if annotation.get("iscrowd"):
-                drawn[region] = VOID
+                crowds.append(code)
             else:
-                objects.append((number, region))
+                objects.append((number, code))
         if self.overlap == "smaller":
-            objects.sort(key=lambda each: -np.count_nonzero(each[1]))
-        for number, region in objects:
+            objects.sort(key=lambda each: -int(masks.area(each[1])))
+        drawn = np.full((height, width), self.ids.unlabeled, np.uint8)
+        for code in crowds:
+            drawn[masks.decode(code) > 0] = VOID
+        covered = np.zeros(drawn.shape, bool)
+        for number, code in objects:
+            region = masks.decode(code) > 0
             drawn[region] = number
-        if self.overlap == "void" and objects:
-            drawn[np.sum([region for _, region in objects], axis=0) > 1] = VOID
+            if self.overlap == "void":
+                drawn[region & covered] = VOID
+                covered |= region
         return drawn
 
     def _number(self, annotation: Mapping[str, Any]) -> int | None:
