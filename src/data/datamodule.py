@@ -16,7 +16,7 @@ from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.preparation.labels import LabelRules
-from src.data.sources.folder import Source
+from src.data.sources.base import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
@@ -35,7 +35,7 @@ class EvalSample:
     label: np.ndarray
 
 
-class EvalSamples(Sequence):
+class EvalSamples(Sequence[EvalSample]):
     """The samples of a split, decoded when asked for; safe to index from several threads."""
 
     def __init__(self, record: MindRecordFile, count: int) -> None:
@@ -45,7 +45,7 @@ class EvalSamples(Sequence):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> EvalSample:
+    def __getitem__(self, index: int) -> EvalSample:  # type: ignore[override]  # no slices
         if not 0 <= index < self._count:
             raise IndexError(index)
         name, image, label = self._record[index]
@@ -127,11 +127,8 @@ class SegDataModule:
         if missing:
             self.source.prepare()
         for split in missing:
-            record_file = getattr(self.source, "record_file", None)
-            if record_file is not None:
-                self._splits[split] = scan_record(
-                    record_file(split), self.prepared_dir, self.label_rules
-                )
+            if (record := self.source.record_file(split)) is not None:
+                self._splits[split] = scan_record(record, self.prepared_dir, self.label_rules)
             else:
                 self._splits[split] = prepare_split(
                     self.source, split, self.prepared_dir, self.label_rules

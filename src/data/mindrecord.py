@@ -161,7 +161,7 @@ class MindRecordFile(Sequence[tuple[str, bytes, bytes]]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:
+    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:  # type: ignore[override]  # no slices
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard, offset, length = self._extents[index].tolist()
