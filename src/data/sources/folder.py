@@ -31,7 +31,8 @@ class Source(Protocol):
     """A dataset layout.
 
     A source whose data are MindRecord files already has `record_file(split) -> Path` in place of
-    `samples`.
+    `samples`. One that draws `train` and `val` at random where nothing lists them says so by
+    `is_drawn(split) -> bool`.
 
     Attributes:
         class_names: Names in the order of the ids; None if the layout does not say.
@@ -143,6 +144,14 @@ class FolderSource:
             )
         entries = list(map(Entry, self._drawn(split, images)))
         return pair(entries, images, self._labels(split), self.folder)
+
+    def is_drawn(self, split: str) -> bool:
+        """Whether a split is drawn at random, for want of a list and a folder of it."""
+        images, whole = self._images(split)
+        drawn = ("train", "val")
+        if whole or self.val_fraction is None or split not in drawn:
+            return False
+        return self._lists(images, split).keys().isdisjoint(drawn)
 
     def _images(self, split: str) -> tuple[Files, bool]:
         return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES, split)
