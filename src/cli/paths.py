@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from src.cli.schema import all_keys
 from src.utils.errors import UserError
 
-_PATH_KEY = re.compile(
+_PATH_KEY = re.compile(  # and a regular expression, which is as foreign to Hydra's grammar
     r"(.*[._])?(dir|file|folder|path|root)|input|output|resume(_sweep)?|model\.weights"
+    r"|dataset\.fold_by"
 )
 
 OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)  # for conf/hydra

@@ -12,11 +12,14 @@ import cv2
 import mindspore.dataset as ds
 import numpy as np
 
+from src.data.folds import Folds
 from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
-from src.data.mindrecord import MindRecordFile
+from src.data.mindrecord import MindRecordFile, Rows
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
+from src.data.preparation.inspection import report_rows
 from src.data.preparation.labels import LabelRules
 from src.data.sources.base import Source
+from src.data.sources.file_lists import few
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
@@ -38,8 +41,8 @@ class EvalSample:
 class EvalSamples(Sequence[EvalSample]):
     """The samples of a split, decoded when asked for; safe to index from several threads."""
 
-    def __init__(self, record: MindRecordFile, count: int) -> None:
-        self._record = record
+    def __init__(self, rows: Rows, count: int) -> None:
+        self._rows = rows
         self._count = count
 
     def __len__(self) -> int:
@@ -48,7 +51,7 @@ class EvalSamples(Sequence[EvalSample]):
     def __getitem__(self, index: int) -> EvalSample:  # type: ignore[override]  # no slices
         if not 0 <= index < self._count:
             raise IndexError(index)
-        name, image, label = self._record[index]
+        name, image, label = self._rows[index]
         return EvalSample(name, decode_image(image), decode_label(label))
 
 
@@ -62,7 +65,12 @@ class SegDataModule:
         num_classes: Number of classes; None takes as many as there are class names.
         class_names: Names in the order of the ids; None asks the source, then counts class_0 ….
         ignore_index: Label of pixels that count for nothing.
-        train_split, val_split: Names of the splits to train and to validate on.
+        train_split, val_split: Names of the splits to train and to validate on; of several, the
+            samples of all.
+        folds: Divides the samples of `train_split` (all samples, where splits are drawn at random)
+            into so many, see `Folds`: `val_split` is then `fold<number>`, the one held out, and
+            `train_split` the others. None does not.
+        fold, fold_by, fold_seed: `held_out`, `group_by` and `seed` of `Folds`.
         batch_size: Images a step.
         crop_size, scale_range, flip, augmentations: See `TrainTransform`.
         num_workers: Threads that decode and augment, at most as many as there are cores; None takes
@@ -79,8 +87,12 @@ class SegDataModule:
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
         ignore_index: int = 255,
-        train_split: str = "train",
-        val_split: str = "val",
+        train_split: str | Sequence[str] = "train",
+        val_split: str | Sequence[str] = "val",
+        folds: int | None = None,
+        fold: int | None = None,
+        fold_by: str | None = None,
+        fold_seed: int = 0,
         batch_size: int = 4,
         crop_size: Sequence[int] | None = (512, 512),
         scale_range: Sequence[float] | None = (0.5, 2.0),
@@ -90,13 +102,23 @@ class SegDataModule:
         limit_samples: int | None = None,
         seed: int = 0,
     ) -> None:
+        self._joined: dict[str, tuple[str, ...]] = {}  # splits by the name of several together
+        self.train_split = self._join("train_split", train_split)
+        self.val_split = self._join("val_split", val_split)
+        self._folds = None if folds is None else Folds(folds, fold, fold_by, fold_seed)
+        if folds is None and (fold is not None or fold_by is not None):
+            given = f"fold={fold}" if fold is not None else f"fold_by={fold_by}"
+            raise UserError(f"dataset.{given}: nothing is divided; give dataset.folds=5 too")
+        self._divided = self.train_split
+        if folds is not None:
+            self.val_split, self.train_split = f"fold{fold}", f"all but fold{fold}"
         self.source = source(root=Path(root))
         self.prepared_dir = Path(prepared_dir)
         found = self.source.class_names
         if num_classes is None and not (found or class_names):
             self.source.prepare()  # the root may be absent, which is to be told first
             if hasattr(self.source, "samples"):
-                self.source.samples(train_split)
+                self.source.samples(self._joined[self._divided][0])
         self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index
@@ -105,7 +127,6 @@ class SegDataModule:
         self.label_rules = LabelRules(
             self.num_classes, ignore_index, palette, tuple(self.source.void_ids), self.source.ids
         )
-        self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.batch_size = crop_size, batch_size
         self.num_workers = num_workers or default_workers(available_cores())
         self.limit_samples = limit_samples
@@ -121,28 +142,23 @@ class SegDataModule:
     def prepare(self, *splits: str) -> dict[str, dict[str, Any]]:
         """Fetches or makes the dataset, converts the splits to MindRecord; returns their reports.
 
-        Done once: later calls and later runs reuse what is there and unchanged.
+        Done once: later calls and later runs reuse what is there and unchanged. Folds and splits
+        of several are rows of these files.
         """
-        missing = [split for split in splits if split not in self._splits]
-        if missing:
-            self.source.prepare()
-        for split in missing:
-            if (record := self.source.record_file(split)) is not None:
-                self._splits[split] = scan_record(record, self.prepared_dir, self.label_rules)
-            else:
-                self._splits[split] = prepare_split(
-                    self.source, split, self.prepared_dir, self.label_rules
-                )
-        return {split: self._splits[split].report for split in splits}
+        return {split: self._report(split) for split in splits}
 
     def record_file(self, split: str) -> Path:
-        """The MindRecord file of a split, prepared if need be."""
-        self.prepare(split)
-        return self._splits[split].path
+        """The MindRecord file of a split, prepared if need be.
 
-    def _open(self, split: str) -> tuple[MindRecordFile, int]:
-        record = MindRecordFile(self.record_file(split))
-        return record, min(len(record), self.limit_samples or len(record))
+        Raises:
+            UserError: The split is a fold, or several splits.
+        """
+        if self._is_fold(split) or len(self._parts(split)) > 1:
+            raise UserError(
+                f"split '{split}': has no MindRecord file of its own; leave out dataset.folds, and "
+                "give one split"
+            )
+        return self._prepared(split).path
 
     def train_crops(self) -> TrainCrops:
         """The augmented training crops by key, before they are normalised."""
@@ -170,6 +186,13 @@ class SegDataModule:
         Raises:
             UserError: The split holds less than one batch of all processes.
         """
+        trained, validated = self._parts(self.train_split), self._parts(self.val_split)
+        if len(trained) > 1 and not set(trained).isdisjoint(validated):
+            log.warning(
+                "split '%s' is trained on too: its scores say nothing of unseen images; "
+                "dataset.val_split=NAME names another",
+                self.val_split,
+            )
         samples = TrainSamples(self.train_crops(), normalization)
         batch = self.batch_size * accumulate
         if len(samples) < batch * world_size:
@@ -206,6 +229,80 @@ class SegDataModule:
     def eval_samples(self, split: str | None = None) -> EvalSamples:
         """The samples of `split` (by default the validation split) at native size."""
         return EvalSamples(*self._open(split or self.val_split))
+
+    def _join(self, key: str, splits: str | Sequence[str]) -> str:
+        """The name of one or several splits together."""
+        names = (splits,) if isinstance(splits, str) else tuple(splits)
+        if not names or len(set(names)) < len(names):
+            raise UserError(
+                f"dataset.{key}=[{','.join(names)}]: expected one split or several, each once"
+            )
+        self._joined["+".join(names)] = names
+        return "+".join(names)
+
+    def _parts(self, split: str) -> tuple[str, ...]:
+        return self._joined.get(split, (split,))
+
+    def _is_fold(self, split: str) -> bool:
+        return self._folds is not None and split in (
+            self.train_split,
+            *(f"fold{number}" for number in range(self._folds.count)),
+        )
+
+    def _prepared(self, split: str) -> PreparedSplit:
+        """A split that the source has, converted once."""
+        if split not in self._splits:
+            self.source.prepare()
+            if (record := self.source.record_file(split)) is not None:
+                self._splits[split] = scan_record(record, self.prepared_dir, self.label_rules)
+            else:
+                self._splits[split] = prepare_split(
+                    self.source, split, self.prepared_dir, self.label_rules
+                )
+        return self._splits[split]
+
+    def _report(self, split: str) -> dict[str, Any]:
+        if self._is_fold(split) or len(self._parts(split)) > 1:
+            return report_rows(self._rows(split), split, self.label_rules)
+        return self._prepared(split).report
+
+    def _open(self, split: str) -> tuple[Rows, int]:
+        rows = self._rows(split)
+        return rows, min(len(rows), self.limit_samples or len(rows))
+
+    def _rows(self, split: str) -> Rows:
+        """The rows of a split, of several together or of folds.
+
+        Raises:
+            UserError: The split is divided into folds, of which some are trained on.
+        """
+        if self._folds is None:
+            return Rows(self._files(self._parts(split)))
+        divided = self._parts(self._divided)
+        if self.source.is_drawn(divided[0]):
+            divided = ("train", "val")  # all samples
+        if not self._is_fold(split):
+            if split in divided:
+                raise UserError(
+                    f"split '{split}': dataset.folds={self._folds.count} divides it; give "
+                    f"split={self.val_split}, which is held out in training, or another fold"
+                )
+            return Rows(self._files(self._parts(split)))
+        files = self._files(divided)
+        fold_of = self._folds.divide([name for file in files for name in file.names])
+        if split == self.train_split:
+            return Rows(files, np.flatnonzero(fold_of != self._folds.held_out))
+        return Rows(files, np.flatnonzero(fold_of == int(split.removeprefix("fold"))))
+
+    def _files(self, splits: Sequence[str]) -> list[MindRecordFile]:
+        files = [MindRecordFile(self._prepared(split).path) for split in splits]
+        shared = Counter(name for file in files for name in set(file.names))
+        if twice := [name for name, count in shared.items() if count > 1]:
+            raise UserError(
+                f"splits {', '.join(splits)}: names in more than one of them: {few(twice)}; leave "
+                "a split out, or take these names out of its list"
+            )
+        return files
 
 
 def _class_names(

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import mindspore.dataset as ds
 import numpy as np
 
-from src.data.mindrecord import MindRecordFile
+from src.data.mindrecord import MindRecordFile, Rows
 from src.data.transforms import (
     Region,
     TrainTransform,
@@ -69,9 +69,9 @@ class TrainCrops:
     """Random access to augmented crops and their labels by the keys of `EpochSampler`."""
 
     def __init__(
-        self, record: MindRecordFile, size: int, transform: TrainTransform, seed: int
+        self, rows: MindRecordFile | Rows, size: int, transform: TrainTransform, seed: int
     ) -> None:
-        self._record = record
+        self._rows = rows
         self._size = size
         self._transform = transform
         self._seed = seed
@@ -82,7 +82,7 @@ class TrainCrops:
     def __getitem__(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
         """Name, H×W×3 uint8 RGB crop, H×W uint8 label and padding."""
         epoch, index = divmod(int(key), self._size)
-        name, image, label = self._record[index]
+        name, image, label = self._rows[index]
         rng = np.random.default_rng((self._seed, epoch, index))
         return name, *self._transform(decode_image(image), decode_label(label), rng)
 

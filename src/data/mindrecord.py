@@ -158,6 +158,11 @@ class MindRecordFile(Sequence[tuple[str, bytes, bytes]]):
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return MindRecordFile, (self.path,)
 
+    @property
+    def names(self) -> list[str]:
+        """The file names of all rows."""
+        return self._names
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -173,6 +178,36 @@ class MindRecordFile(Sequence[tuple[str, bytes, bytes]]):
                 "file again"
             )
         return self._names[index], fields["data"], fields["label"]
+
+
+class Rows(Sequence[tuple[str, bytes, bytes]]):
+    """The rows of several files one after another, or chosen ones of these.
+
+    Args:
+        files: Read as `MindRecordFile` says.
+        chosen: Positions in the rows of all files; None takes all rows.
+    """
+
+    def __init__(self, files: Sequence[MindRecordFile], chosen: np.ndarray | None = None) -> None:
+        self._files = files
+        places = [(number, row) for number, file in enumerate(files) for row in range(len(file))]
+        self._places = np.array(places, np.int64).reshape(-1, 2)  # N×2: file, row
+        if chosen is not None:
+            self._places = self._places[chosen]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:  # type: ignore[override]  # no slices
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        file, row = self._places[index].tolist()
+        return self._files[file][row]
+
+    @property
+    def names(self) -> list[str]:
+        """The file names of the rows."""
+        return [self._files[file].names[row] for file, row in self._places.tolist()]
 
 
 def _close(files: list[int]) -> None:

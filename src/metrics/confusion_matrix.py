@@ -43,7 +43,7 @@ class ConfusionMatrix:
         self.matrix += matrix
 
     def scores(self) -> dict[str, float]:
-        """The four scores of the counts so far, see `scores`."""
+        """The scores of the counts so far, see `scores`."""
         return scores(self.matrix)
 
     def per_class(self, class_names: Sequence[str]) -> dict[str, dict[str, float | int]]:
@@ -100,7 +100,7 @@ class ConfusionMatrix:
 
 
 def scores(matrix: np.ndarray) -> dict[str, float]:
-    """The four scores of Long et al. (2015), section 5, as fractions.
+    """The four scores of Long et al. (2015), section 5, mean Dice and Cohen's kappa, as fractions.
 
     Args:
         matrix: C×C counts, rows are targets, columns predictions.
@@ -111,16 +111,23 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
             right.
         miou: Mean IoU over the classes present in the targets or predicted.
         fwiou: IoU weighted by the share of a class in the targets.
+        mdice: Mean Dice (F1) over the same classes as mIoU.
+        kappa: Agreement of targets and predictions beyond what their class shares give by chance
+            (Cohen, 1960): 0 at chance, 1 if all is right; NaN if both are of one class alone.
         Each is NaN if no pixel was counted.
     """
-    iou, acc, target_pixels, _ = _by_class(matrix)
+    iou, dice, _, acc = _ratios(matrix)
+    target_pixels, pred_pixels = matrix.sum(axis=1), matrix.sum(axis=0)
     present = target_pixels > 0
     total = target_pixels.sum()
+    by_chance = ratio(target_pixels @ pred_pixels.astype(float), total)  # pixels
     return {
         "pixel_acc": float(ratio(np.trace(matrix), total)),
         "macc": mean(acc[present]),
         "miou": mean(iou[~np.isnan(iou)]),
         "fwiou": float(ratio((target_pixels * iou)[present].sum(), total)),
+        "mdice": mean(dice[~np.isnan(dice)]),
+        "kappa": float(ratio(np.trace(matrix) - by_chance, total - by_chance)),
     }
 
 
@@ -132,26 +139,41 @@ def per_class(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[
         class_names: C names.
 
     Returns:
-        For every class `iou` (NaN if neither present nor predicted), `acc` (NaN if absent from the
-        targets), `target_pixels` and `pred_pixels`.
+        For every class `iou` and `dice` (F1; NaN if neither present nor predicted), `precision`
+        (NaN if never predicted), `recall` (NaN if absent from the targets), `acc`, which is the
+        recall by the name that segmentation gives it, `target_pixels` and `pred_pixels`.
     """
     if len(class_names) != len(matrix):
         raise UserError(
             f"{len(class_names)} class names for {len(matrix)} classes: expected one name a class; "
             "check dataset.class_names against dataset.num_classes"
         )
-    columns = zip(*_by_class(matrix), strict=True)
+    iou, dice, precision, recall = (column.tolist() for column in _ratios(matrix))
     return {
-        name: {"iou": float(i), "acc": float(a), "target_pixels": int(t), "pred_pixels": int(p)}
-        for name, (i, a, t, p) in zip(class_names, columns, strict=True)
+        name: {
+            "iou": iou[i],
+            "acc": recall[i],
+            "dice": dice[i],
+            "precision": precision[i],
+            "recall": recall[i],
+            "target_pixels": int(matrix[i].sum()),
+            "pred_pixels": int(matrix[:, i].sum()),
+        }
+        for i, name in enumerate(class_names)
     }
 
 
-def _by_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _ratios(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """IoU, Dice, precision and recall by class."""
     right = np.diag(matrix)
     target_pixels, pred_pixels = matrix.sum(axis=1), matrix.sum(axis=0)
-    iou = ratio(right, target_pixels + pred_pixels - right)
-    return iou, ratio(right, target_pixels), target_pixels, pred_pixels
+    both = target_pixels + pred_pixels
+    return (
+        ratio(right, both - right),
+        ratio(2 * right, both),
+        ratio(right, pred_pixels),
+        ratio(right, target_pixels),
+    )
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -15,7 +15,16 @@ import numpy as np
 from src.runs.grouping import Group, experiment, show
 from src.runs.names import run_name
 from src.runs.reading import SCORES, Run
-from src.runs.tables import Overview, duration, epochs, mean_and_spread, weights
+from src.runs.tables import (
+    Overview,
+    class_rows,
+    duration,
+    epochs,
+    has_folds,
+    mean_and_spread,
+    of_config,
+    weights,
+)
 from src.utils.console import SCORE_NAMES, percent
 from src.utils.curves import Curve
 
@@ -48,6 +57,7 @@ def page(overview: Overview, root: Path, base: Path) -> str:
             _groups(overview, color),
             _CHART if any(run.curves for run in overview.trained) else "",
             _runs(overview, color, base),
+            _class_spread(overview.groups),
             _classes(overview.trained, color),
             _evaluations(overview.evaluated, base),
             _differing(overview, color),
@@ -103,21 +113,21 @@ def _groups(overview: Overview, color: dict[str, tuple[int, int]]) -> str:
         cells += [_value(config, d.key) for d in overview.columns]
         rows.append(cells)
     heads = ["", "runs", *(SCORE_NAMES[s] for s in SCORES), *(d.heading for d in overview.columns)]
-    note = "mean ± standard deviation over seeds, of the completed runs; percent"
+    note = "mean ± standard deviation over seeds and folds, of the completed runs; percent"
     return _section("groups", "Experiments", note, _table(heads, rows))
 
 
 def _runs(overview: Overview, color: dict[str, tuple[int, int]], base: Path) -> str:
+    repetition = ["seed", *["dataset.fold"] * has_folds(overview.trained)]
     rows = []
     for group in overview.groups:
         for run in group.runs:
             name = _dot(color[run.name]) + _name(run) + _more(run, base)
-            seed = run.config.get("seed")
             best = "–" if run.best_epoch is None else str(run.best_epoch)
             cells = [
                 _cell(name, text=run.name, kind="name"),
                 _cell(_badge(run.status), text=run.status),
-                _cell(show(seed) if seed is not None else "–", seed),
+                *(_cell(of_config(run, key), run.config.get(key)) for key in repetition),
                 _cell(escape(epochs(run)), run.last_epoch),
                 _cell(best, run.best_epoch),
                 *(_score(percent(run.scores[s]), run.scores[s]) for s in SCORES),
@@ -125,11 +135,21 @@ def _runs(overview: Overview, color: dict[str, tuple[int, int]], base: Path) -> 
                 *(_value(experiment(run), d.key) for d in overview.columns),
             ]
             rows.append(cells)
-    heads = ["run", "status", "seed", "epochs", "best", *(SCORE_NAMES[s] for s in SCORES), "time"]
+    heads = ["run", "status", *(key.removeprefix("dataset.") for key in repetition)]
+    heads += ["epochs", "best", *(SCORE_NAMES[s] for s in SCORES), "time"]
     heads += [d.heading for d in overview.columns]
     find = '<input id="filter" type="search" placeholder="filter runs" aria-label="filter runs">'
     note = "scores of each run's best weights, percent; click a heading to sort"
     return _section("runs", "Runs", note, find + _table(heads, rows)) if rows else ""
+
+
+def _class_spread(groups: Sequence[Group]) -> str:
+    header, rows = class_rows(groups)
+    if not rows:
+        return ""
+    cells = [[_cell(escape(cell)) for cell in row] for row in rows]
+    note = "mean ± standard deviation over seeds and folds, of the completed runs; percent"
+    return _section("class-spread", "IoU by class and experiment", note, _table(header, cells))
 
 
 def _classes(runs: Sequence[Run], color: dict[str, tuple[int, int]]) -> str:
@@ -203,6 +223,7 @@ def _about(run: Run, overview: Overview) -> str:
     """What sets the run apart, in few words, for the legend."""
     config = experiment(run)
     keys = [d.key for d in overview.columns if d.key in config][:4] + ["seed"]
+    keys += ["dataset.fold"] * (config.get("dataset.fold") is not None)
     words = {key.removesuffix("._target_").rpartition(".")[2]: config.get(key) for key in keys}
     return "  ".join(f"{word}={show(value)}" for word, value in words.items())
 

@@ -1,4 +1,4 @@
-"""In what runs differ, which of them are seeds of one experiment, and their mean and spread."""
+"""In what runs differ, which of them repeat one experiment, and their mean and spread."""
 
 import json
 import math
@@ -9,7 +9,8 @@ from typing import Any
 
 from src.runs.reading import SCORES, Run
 
-SEEDS = ("seed", "dataset.seed")
+# What differs between repetitions of one experiment: seeds, and the fold that is held out
+REPETITION = ("seed", "dataset.seed", "dataset.fold", "dataset.fold_seed")
 NAME = "task_name"  # tells recipes apart, and has no influence on a result
 # Where a run lies and what it prints: of no influence either
 _NO_INFLUENCE = {"output_dir", "tags", "print_config", "resume", "resume_sweep", "on_error"}
@@ -32,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs whose config differs in nothing but the seed."""
+    """Runs whose config differs in nothing but the seed and the fold."""
 
     number: int  # from 1
     runs: tuple[Run, ...]
@@ -47,12 +48,19 @@ class Group:
 
         The deviation of a single value and the mean of none are NaN.
         """
-        values = [run.scores.get(score, math.nan) for run in self.completed]
-        values = [value for value in values if math.isfinite(value)]
-        if not values:
-            return math.nan, math.nan, 0
-        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-        return statistics.fmean(values), deviation, len(values)
+        return _spread([run.scores.get(score, math.nan) for run in self.completed])
+
+    def class_spread(self, class_name: str) -> tuple[float, float, int]:
+        """The same of the IoU of a class."""
+        return _spread([run.class_iou.get(class_name, math.nan) for run in self.completed])
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, int]:
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return math.nan, math.nan, 0
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return statistics.fmean(values), deviation, len(values)
 
 
 def experiment(run: Run) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     """The runs in groups, best mean mIoU first; a run without a config is a group of its own."""
     members: dict[str, list[Run]] = {}
     for run in runs:
-        config = {k: v for k, v in experiment(run).items() if k not in (*SEEDS, NAME)}
+        config = {k: v for k, v in experiment(run).items() if k not in (*REPETITION, NAME)}
         key = json.dumps(config, sort_keys=True, default=str) if config else run.name
         members.setdefault(key, []).append(run)
 
@@ -85,13 +93,13 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def differences(runs: Sequence[Run]) -> list[Difference]:
-    """The keys in which configs differ, seeds left out; keys that vary alike are one entry.
+    """The keys in which configs differ beside seeds and folds; keys that vary alike are one entry.
 
     Of these the shallowest names the entry, so that another dataset is one column, not thirty; the
     name of the task where that differs along with them.
     """
     configs = [config for config in map(experiment, runs) if config]
-    keys = {key for config in configs for key in config if key not in SEEDS}
+    keys = {key for config in configs for key in config if key not in REPETITION}
     alike: dict[tuple[int, ...], list[str]] = {}
     for key in sorted(keys):
         texts = [show(config[key]) if key in config else "" for config in configs]

@@ -21,6 +21,7 @@ from src.utils.files import read_json
 log = logging.getLogger(__name__)
 
 SCORES = ("miou", "macc", "pixel_acc", "fwiou")
+_COMPOSED_CONFIG = Path(".hydra", "config.yaml")
 _METRICS, _EVALUATION = "metrics.csv", "eval.json"
 _NO_RUNS = {"checkpoints", "figures", "predictions", "wandb", "results", ".hydra"}
 
@@ -80,6 +81,7 @@ def read_run(path: Path, name: str) -> Run:
         raise UserError(f"{path}: has no {SUMMARY}")
     summary = _mapping(read_json(path / SUMMARY), path / SUMMARY)
     config = _flat(_optional(path / RESOLVED_CONFIG, _read_yaml))
+    config |= _rules(_flat(_optional(path / _COMPOSED_CONFIG, _read_yaml)), config)
     evaluation = _optional(path / _EVALUATION, read_json)
     curves = _optional(path / _METRICS, read_curves)
     best, last = _part(summary, "best"), _part(summary, "last")
@@ -152,6 +154,16 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _rules(composed: dict[str, Any], resolved: dict[str, Any]) -> dict[str, str]:
+    """The names of rules that gave lists: what the rule of the class weights gives of one fold is
+    not what it gives of another."""
+    return {
+        key: value
+        for key, value in composed.items()
+        if isinstance(value, str) and "${" not in value and isinstance(resolved.get(key), list)
+    }
 
 
 def _number(value: Any) -> float:

@@ -13,7 +13,9 @@ from src.runs.grouping import Difference, Group, differences, experiment, groupe
 from src.runs.reading import SCORES, Run
 from src.utils.console import SCORE_NAMES, percent
 
-MAX_COLUMNS = 8  # of differing keys in the tables for people; the CSV has all
+MAX_COLUMNS = 8  # of differing keys, or of groups, in the tables for people; the CSV has all
+GROUPS_TITLE = "Mean ± standard deviation over seeds and folds, percent"
+CLASSES_TITLE = "IoU by class: mean ± standard deviation over seeds and folds, percent"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,25 @@ class Overview:
 
 def mean_and_spread(group: Group, score: str) -> str:
     """ "54.31 ± 0.42" in percent; without the spread if there is a single run, "–" for none."""
-    mean, deviation, count = group.spread(score)
+    return spread_text(*group.spread(score))
+
+
+def spread_text(mean: float, deviation: float, count: int) -> str:
+    """Mean and deviation of so many values, see `mean_and_spread`."""
     return percent(mean) + (f" ± {percent(deviation)}" if count > 1 else "")
+
+
+def class_rows(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the IoU of each class, a column for each of the first groups.
+
+    There are no rows if no group has the classes of two completed runs, so that nothing spreads.
+    """
+    shown = [g for g in groups if any(run.class_iou for run in g.completed)][:MAX_COLUMNS]
+    if all(len(group.completed) < 2 for group in shown):
+        return [], []
+    names = dict.fromkeys(name for g in shown for run in g.completed for name in run.class_iou)
+    rows = [[name, *(spread_text(*g.class_spread(name)) for g in shown)] for name in names]
+    return ["class", *(f"group {group.number}" for group in shown)], rows
 
 
 def epochs(run: Run) -> str:
@@ -64,12 +83,14 @@ def weights(run: Run) -> str:
 
 def group_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the groups: runs, scores in percent, what sets them apart."""
-    header = ["runs", *(SCORE_NAMES[s] for s in SCORES), *(d.heading for d in overview.columns)]
+    scores = [SCORE_NAMES[s] for s in SCORES]
+    header = ["group", "runs", *scores, *(d.heading for d in overview.columns)]
     rows = []
     for group in overview.groups:
         config = experiment(group.runs[0])
         rows.append(
             [
+                str(group.number),
                 f"{len(group.completed)}/{len(group.runs)}",
                 *(mean_and_spread(group, score) for score in SCORES),
                 *(show(config[d.key]) if d.key in config else "–" for d in overview.columns),
@@ -80,16 +101,29 @@ def group_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
 
 def run_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the training runs, in the order of their groups."""
-    header = ["run", "status", "seed", "epochs", "best", *(SCORE_NAMES[s] for s in SCORES), "time"]
+    folds = has_folds(overview.trained)
+    header = ["run", "status", "seed", *["fold"] * folds, "epochs", "best"]
+    header += [*(SCORE_NAMES[s] for s in SCORES), "time"]
     rows = []
     for group in overview.groups:
         for run in group.runs:
             best = "–" if run.best_epoch is None else str(run.best_epoch)
-            seed = show(run.config["seed"]) if "seed" in run.config else "–"
+            part = [of_config(run, "seed"), *[of_config(run, "dataset.fold")] * folds]
             scores = [percent(run.scores[score]) for score in SCORES]
             time = duration(run.seconds)
-            rows.append([run.name, run.status, seed, epochs(run), best, *scores, time])
+            rows.append([run.name, run.status, *part, epochs(run), best, *scores, time])
     return header, rows
+
+
+def has_folds(runs: Sequence[Run]) -> bool:
+    """Whether a run holds out a fold."""
+    return any(run.config.get("dataset.fold") is not None for run in runs)
+
+
+def of_config(run: Run, key: str) -> str:
+    """A value of a run's config; "–" if there is none."""
+    value = run.config.get(key)
+    return "–" if value is None else show(value)
 
 
 def evaluation_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
@@ -104,12 +138,12 @@ def evaluation_rows(overview: Overview) -> tuple[list[str], list[list[str]]]:
 
 
 def screen_tables(overview: Overview) -> list[Table]:
-    """What is printed: the groups if seeds were repeated, the runs, the evaluations."""
+    """What is printed: the groups if something was repeated, the runs, the evaluations."""
     tables = []
     if len(overview.groups) < len(overview.trained):
-        header, rows = group_rows(overview)
-        tables.append(screen_table("Mean ± standard deviation over seeds, percent", header, rows))
+        tables.append(screen_table(GROUPS_TITLE, *group_rows(overview)))
     for title, (header, rows) in (
+        (CLASSES_TITLE, class_rows(overview.groups)),
         ("Runs, percent", run_rows(overview)),
         ("Evaluations, percent", evaluation_rows(overview)),
     ):
@@ -122,8 +156,9 @@ def to_csv(overview: Overview) -> str:
     """All runs and evaluations, scores as fractions, with every key that differs."""
     keys = [key for d in overview.differing for key in (d.key, *d.along)]
     number = {run.name: group.number for group in overview.groups for run in group.runs}
-    header = ["run", "command", "status", "reason", "group", "seed", "last_epoch", "max_epochs",
-              "best_epoch", *SCORES, "seconds", "device", "git_commit", "tags"]  # fmt: skip
+    header = ["run", "command", "status", "reason", "group", "seed", "fold", "last_epoch",
+              "max_epochs", "best_epoch", *SCORES, "seconds", "device", "git_commit",
+              "tags"]  # fmt: skip
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*header, *keys])
@@ -132,7 +167,8 @@ def to_csv(overview: Overview) -> str:
         scores = ["" if math.isnan(run.scores[s]) else run.scores[s] for s in SCORES]
         seconds = "" if math.isnan(run.seconds) else run.seconds
         row: list[Any] = [run.name, run.command, run.status, reason, number.get(run.name, "")]
-        row += [run.config.get("seed", ""), run.last_epoch, run.max_epochs, run.best_epoch]
+        row += [run.config.get("seed", ""), run.config.get("dataset.fold")]
+        row += [run.last_epoch, run.max_epochs, run.best_epoch]
         row += [*scores, seconds, run.device, run.git_commit]
         row.append(" ".join(map(str, run.config.get("tags") or [])))
         writer.writerow([*row, *(show(config[key]) if key in config else "" for key in keys)])
@@ -143,7 +179,8 @@ def to_markdown(overview: Overview) -> str:
     """The tables for people, for a README or an issue."""
     parts = []
     for title, (header, rows) in (
-        ("Mean ± standard deviation over seeds, percent", group_rows(overview)),
+        (GROUPS_TITLE, group_rows(overview)),
+        (CLASSES_TITLE, class_rows(overview.groups)),
         ("Runs, percent", run_rows(overview)),
         ("Evaluations, percent", evaluation_rows(overview)),
     ):

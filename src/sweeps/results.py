@@ -9,9 +9,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from src.runs.grouping import SEEDS, Group
+from src.runs.grouping import REPETITION, Group
 from src.runs.reading import Run, read_run
 from src.runs.tables import (
+    CLASSES_TITLE,
+    GROUPS_TITLE,
+    class_rows,
     duration,
     escaped,
     markdown_table,
@@ -24,7 +27,6 @@ from src.utils.errors import UserError
 from src.utils.files import write_text
 
 _DEFAULT_MONITOR = "val/miou"
-_GROUPS = "Mean ± standard deviation over seeds, percent"
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ class Results:
         return [r for r in self.all if r.run.status not in ("completed", "pruned")]
 
     def _grouped(self) -> list[tuple[Result, Group]]:
-        """Jobs that differ in nothing but the seed, best mean first, with the first of each."""
+        """Jobs that differ in seed and fold alone, best mean first, with the first of each."""
         members: dict[tuple, list[Result]] = {}
         for result in self.all:
-            given = tuple((k, v) for k, v in result.settings.items() if k not in SEEDS)
+            given = tuple((k, v) for k, v in result.settings.items() if k not in REPETITION)
             members.setdefault(given, []).append(result)
 
         def rank(found: list[Result]) -> float:
@@ -102,16 +104,17 @@ class Results:
 
     def group_rows(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the groups: what sets them apart, mean and spread, jobs that count."""
-        keys = [key for key in self.keys if key not in SEEDS]
+        keys = [key for key in self.keys if key not in REPETITION]
         rows = [
             [
+                str(group.number),
                 *(_short(first.settings.get(key, "–")) for key in keys),
                 mean_and_spread(group, self.monitor),
                 f"{len(group.completed)}/{len(group.runs)}",
             ]
             for first, group in self.groups
         ]
-        return [*keys, self.monitor, "jobs"], rows
+        return ["group", *keys, self.monitor, "jobs"], rows
 
     def job_rows(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the jobs."""
@@ -130,12 +133,15 @@ class Results:
 
     @property
     def _tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        seeds = len(self.groups) < len(self.all)
-        groups = [(_GROUPS, *self.group_rows())] if seeds else []
+        repeated = len(self.groups) < len(self.all)
+        groups = [(GROUPS_TITLE, *self.group_rows())] if repeated else []
+        header, rows = class_rows([group for _, group in self.groups])
+        if rows:
+            groups.append((CLASSES_TITLE, header, rows))
         return [*groups, ("Jobs, percent", *self.job_rows())]
 
     def screen_tables(self) -> list[Table]:
-        """The groups, if seeds were repeated, and the jobs."""
+        """The groups and their classes, if seeds or folds were repeated, and the jobs."""
         return [screen_table(title, header, rows) for title, header, rows in self._tables]
 
     def conclusion(self) -> str:

@@ -129,15 +129,15 @@ def scores_table(title: str, scores: dict[str, float]) -> Table:
 
 
 def class_table(title: str, per_class: dict[str, dict[str, float]]) -> Table:
-    """IoU, accuracy and share of the target pixels of each class, in percent."""
+    """IoU, Dice, precision, recall and share of the target pixels of each class, in percent."""
     table = Table(title=title, title_justify="left")
     table.add_column("class")
-    for name in ("IoU", "accuracy", "share of pixels"):
+    for name in ("IoU", "Dice (F1)", "precision", "recall", "share of pixels"):
         table.add_column(name, justify="right")
     total = sum(row["target_pixels"] for row in per_class.values()) or 1
     for name, row in per_class.items():
-        share = percent(row["target_pixels"] / total)
-        table.add_row(name, percent(row["iou"]), percent(row["acc"]), share)
+        ratios = [percent(row[key]) for key in ("iou", "dice", "precision", "recall")]
+        table.add_row(name, *ratios, percent(row["target_pixels"] / total))
     return table
 
 

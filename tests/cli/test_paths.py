@@ -44,6 +44,12 @@ def test_what_hydra_understands_stays(argument):
     assert quote_paths([argument]) == [argument]
 
 
+@pytest.mark.parametrize("pattern", [r"^([^_]+)_", r"(\w{6})_", r"^(a|b),.*$", r"\d+", "[a-z]+"])
+def test_a_regular_expression_arrives_as_it_was_typed(pattern):
+    (argument,) = quote_paths([f"dataset.fold_by={pattern}"])
+    assert compose_config("train", [argument]).dataset.fold_by == pattern
+
+
 def test_an_interpolation_amid_other_characters_is_one_still():
     (argument,) = quote_paths(["dataset.root=${paths.data_dir}/数据"])
     assert compose_config("train", [argument]).dataset.root == "data/数据"

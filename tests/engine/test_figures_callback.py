@@ -118,7 +118,8 @@ def test_a_run_ends_with_its_figures_each_image_predicted_once_more_at_most(tmp_
     logger = trainer.loggers[0]
     assert sorted(logger.images) == [f"{name}.png" for name in names]
     assert logger.masks == ["image0", "image3"]
-    assert logger.table[0] == ["class", "iou", "acc", "target_pixels", "pred_pixels"]
+    columns = ["class", "iou", "acc", "dice", "precision", "recall"]
+    assert logger.table[0] == [*columns, "target_pixels", "pred_pixels"]
     assert logger.table[1] == ["ground", 0.625, 1.0, 200, 320]
 
 

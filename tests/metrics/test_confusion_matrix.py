@@ -32,16 +32,32 @@ def test_scores_of_a_matrix_worked_out_by_hand():
     assert result["macc"] == pytest.approx((6 / 8 + 1 / 2) / 2)
     assert result["miou"] == pytest.approx((6 / 9 + 1 / 4) / 2)
     assert result["fwiou"] == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
+    assert result["mdice"] == pytest.approx((12 / 15 + 2 / 5) / 2)
+    # by chance (8 × 7 + 2 × 3) / 10 = 6.2 of 10 pixels would be right, 7 are
+    assert result["kappa"] == pytest.approx((7 - 6.2) / (10 - 6.2))
 
 
 def test_a_class_predicted_but_absent_has_iou_zero_and_accuracy_nan():
     table = per_class(count([0, 0, 0, 0], [0, 0, 0, 1]), ["sky", "road", "car"])
-    assert table["sky"] == {"iou": 0.75, "acc": 0.75, "target_pixels": 4, "pred_pixels": 3}
+    assert table["sky"] == {
+        "iou": 0.75, "acc": 0.75, "dice": pytest.approx(6 / 7), "precision": 1, "recall": 0.75,
+        "target_pixels": 4, "pred_pixels": 3,
+    }  # fmt: skip
+    assert table["road"]["dice"] == table["road"]["precision"] == 0
+    assert math.isnan(table["road"]["recall"]) and math.isnan(table["car"]["precision"])
     assert table["road"]["iou"] == 0 and math.isnan(table["road"]["acc"])
     assert table["road"]["target_pixels"] == 0 and table["road"]["pred_pixels"] == 1
     assert math.isnan(table["car"]["iou"]) and math.isnan(table["car"]["acc"])
     assert scores(count([0, 0, 0, 0], [0, 0, 0, 1]))["miou"] == pytest.approx(0.75 / 2)
     assert scores(count([0, 0, 0, 0], [0, 0, 0, 1]))["macc"] == 0.75
+
+
+def test_kappa_is_zero_at_chance_one_where_all_is_right_and_nan_of_a_single_class():
+    assert scores(np.array([[4, 4], [1, 1]]))["kappa"] == 0  # one prediction for both classes
+    assert scores(np.array([[3, 0], [0, 2]]))["kappa"] == 1
+    assert math.isnan(scores(np.array([[5, 0], [0, 0]]))["kappa"])
+    many = np.array([[6, 2], [1, 1]]) * 10**12  # whose products are beyond 64 bits
+    assert scores(many)["kappa"] == pytest.approx(0.8 / 3.8)
 
 
 def test_only_ignored_pixels_give_nan_without_a_warning():
@@ -57,13 +73,15 @@ def reference(targets, preds, num_classes, ignore_index):
     """All scores from boolean masks over the concatenated pixels."""
     target, pred = np.concatenate(targets).ravel(), np.concatenate(preds).ravel()
     target, pred = target[target != ignore_index], pred[target != ignore_index]
-    accs, ious, weighted = [], [], 0.0
+    accs, ious, dices, weighted, chance = [], [], [], 0.0, 0.0
     for k in range(num_classes):
         both, either = ((target == k) & (pred == k)).sum(), ((target == k) | (pred == k)).sum()
         present = (target == k).sum()
         if either:
             ious.append(both / either)
+            dices.append(2 * both / ((target == k).sum() + (pred == k).sum()))
             weighted += both / either * present / target.size
+        chance += (target == k).mean() * (pred == k).mean()
         if present:
             accs.append(both / present)
     return {
@@ -71,6 +89,8 @@ def reference(targets, preds, num_classes, ignore_index):
         "macc": np.mean(accs),
         "miou": np.mean(ious),
         "fwiou": weighted,
+        "mdice": np.mean(dices),
+        "kappa": ((target == pred).mean() - chance) / (1 - chance),
     }
 
 

@@ -61,6 +61,24 @@ def test_seeds_are_one_group_with_mean_and_sample_deviation(experiments):
     assert groups[2].spread("miou")[2] == 0  # the failed one
 
 
+def test_folds_are_repetitions_also_where_class_weights_follow_from_them(tmp_path):
+    for fold, weights in enumerate(([1.0, 2.0], [1.5, 1.8])):
+        parts = {"root": "x", "folds": 2, "fold": fold, "fold_by": None}
+        loss = {"class_weights": weights, "label_smoothing": 0.0}
+        run = make_run(tmp_path / str(fold), 0.4 + 0.2 * fold, dataset=parts, loss=loss)
+        (run / ".hydra").mkdir()
+        (run / ".hydra" / "config.yaml").write_text("loss: {class_weights: median_frequency}")
+    runs = read_runs(tmp_path)
+    (group,) = grouped(runs)
+    assert differences(runs) == []
+    assert group.class_spread("background") == (0.5, pytest.approx(0.1414214), 2)
+    main([str(tmp_path)])
+    text = (tmp_path / "report.md").read_text()
+    assert "| background | 50.00 ± 14.14 |" in text
+    rows = csv.DictReader((tmp_path / "report.csv").open())
+    assert [(row["fold"], row["group"]) for row in rows] == [("0", "1"), ("1", "1")]
+
+
 def test_runs_that_did_not_end_are_in_their_group_but_not_in_its_mean(tmp_path):
     make_run(tmp_path / "a", 0.5, seed=0)
     make_run(tmp_path / "b", 0.9, seed=1, status="interrupted", reason="KeyboardInterrupt")

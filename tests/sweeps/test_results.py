@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 from src.sweeps.results import Results
@@ -29,12 +30,29 @@ def test_jobs_are_listed_with_what_sets_them_apart(tmp_path):
 
 def test_seeds_are_one_row_with_mean_and_deviation_best_first(tmp_path):
     header, rows = three_models(tmp_path).group_rows()
-    assert header == ["model", "val/miou", "jobs"]
+    assert header == ["group", "model", "val/miou", "jobs"]
     assert rows == [
-        ["fcn16s", "80.00", "1/2"],
-        ["fcn8s", "55.00 ± 7.07", "2/2"],
-        ["fcn32s", "–", "0/1"],
+        ["1", "fcn16s", "80.00", "1/2"],
+        ["2", "fcn8s", "55.00 ± 7.07", "2/2"],
+        ["3", "fcn32s", "–", "0/1"],
     ]
+
+
+def test_folds_and_seeds_are_one_row_with_the_spread_of_each_class(tmp_path):
+    """IoU of car 0.2, 0.4, 0.6: mean 40, deviation 20; of bus in two of them, 0.1 and 0.3."""
+    jobs = []
+    for number, (fold, seed, car, bus) in enumerate(
+        [(0, 0, 0.2, 0.1), (1, 0, 0.4, None), (0, 1, 0.6, 0.3)]
+    ):
+        done = finish(job(tmp_path, number, f"dataset.fold={fold}", f"seed={seed}"), car)
+        per_class = {"car": {"iou": car}, "bus": {"iou": bus}}
+        (done.path / "eval.json").write_text(json.dumps({"per_class": per_class}))
+        jobs.append(done)
+    results = Results(jobs)
+    assert results.group_rows()[1] == [["1", "40.00 ± 20.00", "3/3"]]
+    results.write(tmp_path)
+    text = (tmp_path / "sweep.md").read_text()
+    assert "| car | 40.00 ± 20.00 |" in text and "| bus | 20.00 ± 14.14 |" in text
 
 
 def test_the_best_job_is_named_with_the_command_that_repeats_it(tmp_path):

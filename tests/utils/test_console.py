@@ -15,7 +15,7 @@ from tests import ROOT
 SHOW = r"""
 from src.utils.console import class_table, console, setup_logging
 import logging
-row = {"iou": 0.5, "acc": float("nan"), "target_pixels": 1}
+row = {"iou": 0.5, "dice": 0.6, "precision": 1, "recall": float("nan"), "target_pixels": 1}
 console.print(class_table("mIoU \u00b1 \u2192 \u00d7", {"\u4eba\u884c\u9053": row}))
 setup_logging()
 logging.getLogger("src.x").info("a file name of other bytes: \udce9")
@@ -46,7 +46,7 @@ def test_a_screen_that_the_user_has_told_what_to_do_does_that():
 
 
 def test_brackets_in_names_are_shown():
-    row = {"iou": 0.5, "acc": 0.5, "target_pixels": 1}
+    row = {"iou": 0.5, "dice": 0.6, "precision": 0.5, "recall": 0.5, "target_pixels": 1}
     with console.capture() as shown:
         console.print(class_table("[bold]", {"[red]": row, "wall [/other]": row}))
     assert all(name in shown.get() for name in ("[bold]", "[red]", "wall [/other]"))

@@ -5,8 +5,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.data.preparation.checks import Pair
+from src.data.preparation.checks import Pair, checked_row
 from src.data.preparation.label_statistics import LabelStatistics
+from src.data.preparation.labels import LabelRules
 from src.data.preparation.problem import Problem
 from src.data.sources.file_lists import few
 from src.utils.console import progress
@@ -86,3 +87,17 @@ def _refusal(
         f"{subject}: {len(problems)} of {total} samples cannot be trained on ({groups}); the "
         f"first: {problems[0]}; {hint or 'mend them or leave them out'}; all of them: {listing}"
     )
+
+
+def report_rows(
+    rows: Sequence[tuple[str, bytes, bytes]], split: str, rules: LabelRules
+) -> dict[str, Any]:
+    """The report on rows of files that have been prepared, see `LabelStatistics.report`."""
+    statistics = LabelStatistics(split, rules)
+
+    def read(index: int) -> Pair:
+        return checked_row(*rows[index])
+
+    for pair in map_ahead(read, range(len(rows)), available_cores()):
+        statistics.add(pair)
+    return statistics.report()

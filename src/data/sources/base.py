@@ -37,3 +37,7 @@ class Source:
     def record_file(self, split: str) -> Path | None:
         """The MindRecord file of a split, in a layout of such files; None: convert `samples`."""
         return None
+
+    def is_drawn(self, split: str) -> bool:
+        """Whether a split is drawn at random, for want of a list or a folder of it."""
+        return False

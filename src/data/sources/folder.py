@@ -144,6 +144,14 @@ class FolderSource(Source):
         )
         return list(map(Entry, self._drawn(split, names, fraction))), self.folder
 
+    def is_drawn(self, split: str) -> bool:
+        """Whether a split is drawn at random, for want of a list and a folder of it."""
+        images, whole = self._images(split)
+        drawn = ("train", "val")
+        if whole or self.val_fraction is None or split not in drawn:
+            return False
+        return self._lists(images, split).keys().isdisjoint(drawn)
+
     def _images(self, split: str) -> tuple[Files, bool]:
         usual = ("JPEGImages", "images", split)
         images, whole = self._files("image_dir", usual, IMAGE_SUFFIXES, split)
