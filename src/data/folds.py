@@ -76,7 +76,7 @@ class Folds:
         if self.group_by is None:
             return list(names)
         matches = [re.search(self.group_by, name) for name in names]
-        groups = [str(match[min(1, match.re.groups)]) if match else None for match in matches]
+        groups = [match[min(1, match.re.groups)] if match else None for match in matches]
         if None in groups:
             strays = [name for name, group in zip(names, groups, strict=True) if group is None]
             raise UserError(
