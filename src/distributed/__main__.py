@@ -55,11 +55,13 @@ class Job:
             place = {name: str(rank) for name in ("RANK_ID", "MS_NODE_ID", "DEVICE_ID")}
             environment = {**shared, **place, ROLE: "MS_WORKER"}
             self.processes[rank] = self._start(f"rank_{rank}", environment, screen=rank == 0)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._pass_on)
+        signals = (signal.SIGINT, signal.SIGTERM)
+        handlers = {number: signal.signal(number, self._pass_on) for number in signals}
         try:
             return self._wait()
         finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             for process in (*self.processes.values(), scheduler):
                 process.kill()
                 process.wait()
