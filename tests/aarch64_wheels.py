@@ -48,7 +48,7 @@ def wheels(wanted: set[str], python: str) -> dict[str, str]:
     found: dict[str, str] = {}
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--report=-"]
     command += ["--ignore-installed", "--no-deps", "--only-binary=:all:", "--target=none"]
-    command += [f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
+    command += [f"--python-version={python}.9", *(f"--platform={name}" for name in PLATFORMS)]
     while wanted:
         done = subprocess.run([*command, *wanted], capture_output=True, text=True)
         if done.returncode == 0:
