@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick coverage \
-	test-user test-slurm soak lint fix lock clean
+	test-user test-notebook test-slurm notebook soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, ascend what CANN needs, torch PyTorch
+setup: $(STAMP) $(EXTRA_STAMP)  ## Make .venv; EXTRAS=weights adds ImageNet weights, coco pycocotools, ascend what CANN needs, torch PyTorch
 
 $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 $(STAMP)+%: $(STAMP)
-	@for name in $(EXTRA_NAMES); do grep -q "^$$name = \[" pyproject.toml \
+	@for name in $(subst +, ,$*); do grep -q "^$$name = \[" pyproject.toml \
 		|| { echo "EXTRAS=$(EXTRAS): pyproject.toml has no extra $$name"; exit 1; }; done
-	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[$(subst +,$(comma),$*)]'
 	@touch $@
 
 DEMO := experiments/demo/runs/$(shell date +%Y-%m-%d_%H-%M-%S-%N)
@@ -61,6 +61,9 @@ eval: $(STAMP)  ## Evaluate the newest completed run; options in ARGS="ckpt_path
 bench: $(STAMP)  ## Measure speed and memory, about ten minutes; options in ARGS="only=train_step"
 	$(RUN) src.benchmark $(ARGS)
 
+notebook: $(STAMP)+notebook  ## Open the tutorial as a notebook in Jupyter; ARGS="--no-browser"
+	$(RUN) jupyterlab --ServerApp.root_dir=$(CURDIR) examples/tutorial.ipynb $(ARGS)
+
 check-device: $(STAMP)  ## Check a device's operations against NumPy and the CPU; ARGS="device=ascend"
 	$(RUN) src.check_device $(ARGS)
 
@@ -78,6 +81,9 @@ soak: $(STAMP)  ## Kill runs, sweeps and ranks, fill a disk, resume: nothing may
 test-user: $(STAMP)  ## Whole commands as an ordinary user, in a clone with a .venv of its own
 	$(RUN) pytest tests/ordinary_user.py $(ARGS)
 
+test-notebook: $(STAMP)+notebook  ## Execute the notebooks of examples/, each in a kernel of its own
+	$(RUN) pytest -v --durations=0 tests/notebooks.py $(ARGS)
+
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
 
@@ -87,6 +93,7 @@ coverage: $(STAMP)  ## The quick tests, and which lines of src they do not reach
 lint: $(STAMP)  ## Check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 fix: $(STAMP)  ## Mend style and format
 	$(VENV)/bin/ruff check --fix .
@@ -96,9 +103,9 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
 		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
-		pyproject.toml -o requirements.lock
+		--extra notebook pyproject.toml -o requirements.lock
 	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,7 +38,7 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
     save_resolved(cfg, run, show=cfg.print_config)
     run.update(device=cfg.device.target)
 
-    def rebuild(weights: Path):
+    def rebuild(weights: Path) -> Any:
         return build.trained_network(OmegaConf.merge(cfg, {"ckpt_path": str(weights)}))[0]
 
     about = {

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.cli import build
 from src.cli.command import compose_config
 from src.cli.schema import check
+from src.engine.loggers.csv import CsvLogger
 from src.engine.trainer import Trainer
 from src.utils.errors import UserError
 
@@ -68,7 +70,8 @@ def test_a_model_is_the_same_as_its_stride(model, stride):
 
 @pytest.mark.parametrize("dataset", options("dataset"))
 def test_every_dataset_gives_its_module_without_touching_data(dataset, tmp_path):
-    extra = ["dataset.num_classes=4"] if dataset in ("folder", "mindrecord") else []
+    asks = ("folder", "mindrecord", "labelme", "coco")  # the data for the classes
+    extra = ["dataset.num_classes=4"] if dataset in asks else []
     cfg = compose(f"dataset={dataset}", f"paths.data_dir={tmp_path}", *extra)
     data = build.datamodule(cfg)
     assert data.num_classes == cfg.dataset.num_classes == len(data.class_names)
@@ -230,3 +233,10 @@ def test_workers_are_as_many_as_cores_up_to_eight_or_a_ranks_share(monkeypatch, 
     assert build.datamodule(cfg).num_workers == 3
     cfg.dataset.num_workers = 5
     assert build.datamodule(cfg).num_workers == 5
+
+
+def test_a_trainer_without_a_config_has_the_default_callbacks_and_writes_the_csv():
+    configured = [instantiate(node) for node in compose().callbacks.values()]
+    trainer = Trainer("somewhere")
+    assert list(map(type, trainer.callbacks)) == list(map(type, configured))
+    assert [type(logger) for logger in trainer.loggers] == [CsvLogger]

@@ -44,7 +44,7 @@ class _Clock:
 
     def around(self, function: Callable) -> Callable:
         @functools.wraps(function)
-        def timed(*args, **kwargs):
+        def timed(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
             self._depth += 1
             try:
@@ -76,7 +76,8 @@ class _Stopwatch(ms.train.Callback):
     def seconds(self) -> tuple[float, float]:
         """A mean step, and the part of it that is spent in the step itself."""
         first, last = self._ends[0], self._ends[-1]
-        return tuple((b - a) / (len(self._ends) - 1) for a, b in zip(first, last, strict=True))
+        steps = len(self._ends) - 1
+        return (last[0] - first[0]) / steps, (last[1] - first[1]) / steps
 
 
 class _Fit:
@@ -112,7 +113,8 @@ class _Fit:
 
 def trainer(cfg: DictConfig) -> Work:
     """Fits with the default callbacks and logger, validation and checkpoints."""
-    fit, facts = _Fit(cfg), {}
+    fit = _Fit(cfg)
+    facts: dict[str, Any] = {}
 
     def run() -> float:
         gc.collect()  # of the fit before; amid the steps of this one it takes seconds
@@ -120,7 +122,7 @@ def trainer(cfg: DictConfig) -> Work:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             fit.cfg.output_dir = folder
             network, loss, optimizer = fit.parts()
-            ours = build.trainer(fit.cfg)
+            ours: Any = build.trainer(fit.cfg)  # some of its methods are replaced
             ours.callbacks.append(stopwatch)
             ours.evaluate = validation.around(ours.evaluate)
             ours.save_weights = saving.around(ours.save_weights)
@@ -135,7 +137,8 @@ def trainer(cfg: DictConfig) -> Work:
 
 def bare(cfg: DictConfig) -> Work:
     """The same step under `mindspore.train.Model`, with no callback but the stopwatch."""
-    fit, facts = _Fit(cfg), {}
+    fit = _Fit(cfg)
+    facts: dict[str, Any] = {}
     step = TrainStep(*fit.parts())
 
     def run() -> float:

@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+import weakref
 from pathlib import Path
 
 import cv2
@@ -38,7 +39,7 @@ def datamodule(cfg: DictConfig) -> SegDataModule:
         **{key: cfg.dataset[key] for key in keys},
         num_workers=cfg.dataset.num_workers,
     )
-    module.folder = folder  # lives as long as the module
+    weakref.finalize(module, folder.cleanup)
     return module
 
 
@@ -96,4 +97,8 @@ def evaluation(cfg: DictConfig) -> Work:
     samples = module.eval_samples()
     evaluator = Evaluator(segmenter, samples, metric, module.class_names, module.val_split)
     count = len(samples)
-    return Work(lambda: evaluator.run(count) and None, count)
+
+    def run() -> None:
+        evaluator.run(count)
+
+    return Work(run, count)

@@ -132,7 +132,7 @@ def _convolution(
 class _Stages(nn.Module):
     """Stages whose last three have strides 8, 16 and 32."""
 
-    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, int, int]) -> None:
+    def __init__(self, stages: list[nn.Sequential], channels: tuple[int, ...]) -> None:
         super().__init__()
         self.stages, self.channels = nn.ModuleList(stages), channels
 

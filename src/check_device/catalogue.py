@@ -34,9 +34,9 @@ def checks(target: str) -> list[Check]:
 
 def _layers(target: str) -> list[Check]:
     def check(name: str, run: str, allowed: float, **arguments: int) -> Check:
-        work, expected = getattr(layers, run), getattr(layers, f"{run}_expected")
-        both = (partial(function, **arguments) for function in (work, expected))
-        return Check("layers", name, *both, "NumPy", allowed)
+        work = partial(getattr(layers, run), **arguments)
+        expected = partial(getattr(layers, f"{run}_expected"), **arguments)
+        return Check("layers", name, work, expected, "NumPy", allowed)
 
     product, element = products(target), elementwise(target)
     return [

@@ -31,7 +31,9 @@ class Result:
         """Whether the device is wrong, or did not get through."""
         if self.unsupported is not None:
             return False
-        return self.error is not None or not self.difference <= self.allowed
+        return (
+            self.error is not None or self.difference is None or not self.difference <= self.allowed
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON file."""
@@ -65,7 +67,7 @@ class Check:
         return Result(self.group, self.name, self.against, self.allowed, **found)
 
 
-def judge(check: Check, found: Arrays, expected: Arrays | None, seconds: float) -> Result:
+def judge(check: Check, found: Arrays, expected: Arrays | None, seconds: float | None) -> Result:
     """Compares what an operation gave with what it should give, or with zero."""
     if expected is None:
         expected = {name: np.zeros_like(array) for name, array in found.items()}

@@ -60,8 +60,8 @@ def _installation(answer: Answer) -> Result:
     if this_process().is_main_process:
         console.print(answer.error or answer.value, markup=False, highlight=False)
     difference = None if answer.error else 0.0
-    check = Check("installation", "mindspore.run_check()", run_check, None, "itself", 0.0)
-    return check.result(seconds=answer.seconds, difference=difference, error=answer.error)
+    name = "mindspore.run_check()"
+    return Result("installation", name, "itself", 0.0, answer.seconds, difference, answer.error)
 
 
 def _compared(check: Check, device: Worker, reference: Worker) -> Result:

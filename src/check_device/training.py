@@ -177,7 +177,7 @@ def fit(sink_mode: bool) -> Arrays:
     before = weights(network)
     momentum = Momentum(network.trainable_params(), 0.05, 0.9)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(folder, max_epochs=2, save_last=False, sink_mode=sink_mode)
+        trainer = Trainer(folder, (), (), max_epochs=2, save_last=False, sink_mode=sink_mode)
         trainer.fit(network, cross_entropy(), momentum, rows.batch(2))
     return changes(before, network)
 

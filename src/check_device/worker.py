@@ -93,8 +93,9 @@ class Worker:
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
+            assert self._process is not None  # since `start`
             self._process.join()
-            code = self._process.exitcode
+            code = self._process.exitcode or 0
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             return Answer(error=f"its process ended {how}")
         if isinstance(answer, UserError):

@@ -50,9 +50,78 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, treated as Ctrl-C with an exit code of its own."""
 
 
+class Command:
+    """An entry point: a task with the primary config `conf/<name>.yaml`.
+
+    Attributes:
+        task: Receives the config and the run directory.
+    """
+
+    def __init__(self, task: Task, name: str, from_checkpoint: bool, resumable: bool) -> None:
+        functools.update_wrapper(self, task)
+        self.task = task
+        self._name = name
+        self._from_checkpoint = from_checkpoint
+        self._resumable = resumable
+
+    def __call__(self) -> None:
+        """Runs the task by the command line; see `command`."""
+        if process_group.is_scheduler():
+            process_group.schedule()
+            return
+        with process_group.leaving():
+            try:
+                self.start()
+            except UserError as error:
+                _fail(str(error))
+
+    def start(self) -> None:
+        """The same, but the `UserError` of what never came to be a run reaches the caller."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
+        signal.signal(signal.SIGTERM, _terminate)
+        if process_group.is_launched():
+            _refuse_sweep(sys.argv[1:])
+        try:
+            load_env()
+            sys.argv[1:] = with_resumed_sweep(quote_paths(sys.argv[1:]))
+            if self._from_checkpoint:
+                sys.argv[1:] = saved_config.with_choices_of_run(sys.argv[1:], self._name)
+            resumed = ResumedRun.of(sys.argv[1:]) if self._resumable else None
+            if resumed is not None:
+                sys.argv[1:] = resumed.arguments(sys.argv[1:])
+            conf = str(CONF_DIR)
+            entry = hydra.main(version_base="1.3", config_path=conf, config_name=self._name)
+            refused: list[UserError] = []  # what leaves a job, Hydra announces in its own words
+
+            def job(cfg: DictConfig) -> None:
+                try:
+                    _run(self._name, self.task, cfg, self._from_checkpoint, resumed)
+                except UserError as error:
+                    refused.append(error)
+
+            entry(job)()
+            if refused:
+                raise refused[0]
+        except UserError:
+            raise
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+            if cause := _user_error(error):
+                raise cause from error
+            for choice in _group_choices():
+                if choice.endswith(("=null", "=")):
+                    raise UserError(schema.no_choice(choice, CONF_DIR)) from error
+            explain = schema.explain_composition_error
+            line = explain(error, functools.partial(_compose_as_chosen, self._name))
+            raise UserError(line) from error
+        except OSError as error:  # such as the directory, which Hydra makes before the job
+            raise UserError(_inaccessible(error)) from error
+        except KeyboardInterrupt as error:
+            sys.exit(_exit_code(error))
+
+
 def command(
     name: str, from_checkpoint: bool = False, resumable: bool = False
-) -> Callable[[Task], Callable[[], None]]:
+) -> Callable[[Task], Command]:
     """Turns a task into an entry point with the primary config `conf/<name>.yaml`.
 
     The task receives the config and the run directory. A `UserError` ends it with one line and
@@ -63,65 +132,7 @@ def command(
         from_checkpoint: Dataset, model and device come from the run that `ckpt_path` lies in.
         resumable: `resume=DIR` goes on with the run in DIR, by its config.
     """
-
-    def decorate(task: Task) -> Callable[[], None]:
-        def start() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-            signal.signal(signal.SIGTERM, _terminate)
-            if process_group.is_launched():
-                _refuse_sweep(sys.argv[1:])
-            try:
-                load_env()
-                sys.argv[1:] = with_resumed_sweep(quote_paths(sys.argv[1:]))
-                if from_checkpoint:
-                    sys.argv[1:] = saved_config.with_choices_of_run(sys.argv[1:], name)
-                resumed = ResumedRun.of(sys.argv[1:]) if resumable else None
-                if resumed is not None:
-                    sys.argv[1:] = resumed.arguments(sys.argv[1:])
-                entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=name)
-                refused: list[UserError] = []  # what leaves a job, Hydra announces in its own words
-
-                def job(cfg: DictConfig) -> None:
-                    try:
-                        _run(name, task, cfg, from_checkpoint, resumed)
-                    except UserError as error:
-                        refused.append(error)
-
-                entry(job)()
-                if refused:
-                    raise refused[0]
-            except UserError:
-                raise
-            except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-                if cause := _user_error(error):
-                    raise cause from error
-                for choice in _group_choices():
-                    if choice.endswith(("=null", "=")):
-                        raise UserError(schema.no_choice(choice, CONF_DIR)) from error
-                explain = schema.explain_composition_error
-                line = explain(error, functools.partial(_compose_as_chosen, name))
-                raise UserError(line) from error
-            except OSError as error:  # such as the directory, which Hydra makes before the job
-                raise UserError(_inaccessible(error)) from error
-            except KeyboardInterrupt as error:
-                sys.exit(_exit_code(error))
-
-        @functools.wraps(task)
-        def main() -> None:
-            if process_group.is_scheduler():
-                process_group.schedule()
-                return
-            with process_group.leaving():
-                try:
-                    start()
-                except UserError as error:
-                    _fail(str(error))
-
-        main.start = start  # for who wants the UserError of what never came to be a run
-        main.task = task
-        return main
-
-    return decorate
+    return lambda task: Command(task, name, from_checkpoint, resumable)
 
 
 def compose_config(name: str, overrides: list[str]) -> DictConfig:

@@ -27,7 +27,7 @@ def load_env(path: Path = Path(".env")) -> None:
                 text = binding.original.string
                 number = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
                 raise UserError(f"{path}, line {number}: {text.strip()!r}: expected NAME=value")
-            if binding.key is not None:
+            if binding.key is not None and binding.value is not None:
                 os.environ.setdefault(binding.key, binding.value)
     if unlimited:
         limit_onednn_isa()

@@ -10,7 +10,7 @@ PLAIN = (int, float, bool, str)
 class Rule:
     """The type and range of a value."""
 
-    kind: type  # int, float, bool, str
+    kind: type[Any]  # int, float, bool, str
     low: float | None = None
     high: float | None = None
     above: float | None = None  # exclusive lower bound

@@ -147,10 +147,9 @@ def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> 
         return
     nullable = types.NoneType in kinds
     rules = [_rule(kind, nullable) for kind in kinds - {types.NoneType}]
-    if None in rules:
-        return
-    if rules and not any(rule.allows(value) for rule in rules):
-        raise UserError(f"{path}={_show(value)}: expected {rules[0].describe()}")
+    refusing = [rule for rule in rules if rule is not None and not rule.allows(value)]
+    if refusing and len(refusing) == len(rules):
+        raise UserError(f"{path}={_show(value)}: expected {refusing[0].describe()}")
 
 
 def _rule(hint: Any, nullable: bool) -> Rule | None:

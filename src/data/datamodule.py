@@ -18,8 +18,8 @@ from src.data.mindrecord import MindRecordFile, Rows
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.preparation.inspection import report_rows
 from src.data.preparation.labels import LabelRules
+from src.data.sources.base import Source
 from src.data.sources.file_lists import few
-from src.data.sources.folder import Source
 from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
@@ -38,7 +38,7 @@ class EvalSample:
     label: np.ndarray
 
 
-class EvalSamples(Sequence):
+class EvalSamples(Sequence[EvalSample]):
     """The samples of a split, decoded when asked for; safe to index from several threads."""
 
     def __init__(self, rows: Rows, count: int) -> None:
@@ -48,7 +48,7 @@ class EvalSamples(Sequence):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> EvalSample:
+    def __getitem__(self, index: int) -> EvalSample:  # type: ignore[override]  # no slices
         if not 0 <= index < self._count:
             raise IndexError(index)
         name, image, label = self._rows[index]
@@ -253,11 +253,8 @@ class SegDataModule:
         """A split that the source has, converted once."""
         if split not in self._splits:
             self.source.prepare()
-            record_file = getattr(self.source, "record_file", None)
-            if record_file is not None:
-                self._splits[split] = scan_record(
-                    record_file(split), self.prepared_dir, self.label_rules
-                )
+            if (record := self.source.record_file(split)) is not None:
+                self._splits[split] = scan_record(record, self.prepared_dir, self.label_rules)
             else:
                 self._splits[split] = prepare_split(
                     self.source, split, self.prepared_dir, self.label_rules
@@ -282,8 +279,7 @@ class SegDataModule:
         if self._folds is None:
             return Rows(self._files(self._parts(split)))
         divided = self._parts(self._divided)
-        is_drawn = getattr(self.source, "is_drawn", None)
-        if is_drawn is not None and is_drawn(divided[0]):
+        if self.source.is_drawn(divided[0]):
             divided = ("train", "val")  # all samples
         if not self._is_fold(split):
             if split in divided:
@@ -314,13 +310,13 @@ def _class_names(
 ) -> tuple[str, ...]:
     if found and configured and tuple(found) != tuple(configured):
         raise UserError(
-            f"dataset.class_names={_shown(configured)}: classes.txt in dataset.root names "
+            f"dataset.class_names={_shown(configured)}: the files in dataset.root name "
             f"{_shown(found)}; make them agree, or leave one of them out"
         )
     names = found or configured or [f"class_{i}" for i in range(num_classes or 0)]
     if num_classes is None:
         num_classes = len(names)
-    origin = "classes.txt" if found else "dataset.class_names"
+    origin = "dataset.class_names" if configured else "the table of classes in dataset.root"
     if num_classes == 1:
         raise UserError(
             f"{origin if names else 'dataset.num_classes'}: one class ({_shown(names)}) cannot be "

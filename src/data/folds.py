@@ -76,15 +76,15 @@ class Folds:
         if self.group_by is None:
             return list(names)
         matches = [re.search(self.group_by, name) for name in names]
-        groups = [match and match[min(1, match.re.groups)] for match in matches]
-        strays = [name for name, group in zip(names, groups, strict=True) if group is None]
-        if strays:
+        groups = [match[min(1, match.re.groups)] if match else None for match in matches]
+        if None in groups:
+            strays = [name for name, group in zip(names, groups, strict=True) if group is None]
             raise UserError(
                 f"dataset.fold_by={self.group_by}: matches no part of {few(strays)}; expected a "
                 "regular expression whose first group is in every name, such as ([^_]+)_ for the "
                 "part before the first underscore"
             )
-        return groups
+        return [group for group in groups if group is not None]
 
     def _digest(self, group: str) -> str:
         return hashlib.sha256(f"{self.seed}:{group}".encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Training samples in the order of an epoch, made ahead of the network by threads."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import mindspore.dataset as ds
 import numpy as np
@@ -102,8 +102,16 @@ class TrainSamples:
         return len(self._crops)
 
     def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        _, *crop = self._crops[key]
-        return network_input(*crop, self._normalization)
+        _, crop, label, padding = self._crops[key]
+        return network_input(crop, label, padding, self._normalization)
+
+
+class RandomAccess(Protocol):
+    """Gives samples by their keys, in any order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: int, /) -> Any: ...
 
 
 class Prefetched:
@@ -114,7 +122,7 @@ class Prefetched:
     for.
     """
 
-    def __init__(self, samples: Sequence, sampler: EpochSampler, workers: int) -> None:
+    def __init__(self, samples: RandomAccess, sampler: EpochSampler, workers: int) -> None:
         self._samples = samples
         self._sampler = sampler
         self._workers = workers
@@ -124,12 +132,12 @@ class Prefetched:
         return len(self._samples)
 
     def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        made, sample = next(self._upcoming, (None, None))
-        if made != key:  # an epoch begins, or a resumed run goes on amid one
+        made = next(self._upcoming, None)
+        if made is None or made[0] != key:  # an epoch begins, or a resumed run goes on amid one
             keys = self._sampler.following(int(key))
             self._upcoming = map_ahead(self._make, keys, self._workers, AHEAD)
-            made, sample = next(self._upcoming)
-        return sample
+            made = next(self._upcoming)
+        return made[1]
 
     def _make(self, key: int) -> tuple[int, Any]:
         return key, self._samples[key]

@@ -166,7 +166,7 @@ class MindRecordFile(Sequence[tuple[str, bytes, bytes]]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:
+    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:  # type: ignore[override]  # no slices
         if not 0 <= index < len(self):
             raise IndexError(index)
         shard, offset, length = self._extents[index].tolist()
@@ -198,7 +198,7 @@ class Rows(Sequence[tuple[str, bytes, bytes]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:
+    def __getitem__(self, index: int) -> tuple[str, bytes, bytes]:  # type: ignore[override]  # no slices
         if not 0 <= index < len(self):
             raise IndexError(index)
         file, row = self._places[index].tolist()

@@ -106,7 +106,7 @@ class TrainTransform:
 
         Returns the crop (uint8 RGB, not normalised), its label, and the padding in it.
         """
-        scale = rng.uniform(*self.scale_range)
+        scale = rng.uniform(self.scale_range[0], self.scale_range[1])
         scaled = [max(1, int(scale * side)) for side in label.shape]
         crop = self.crop_size or tuple(scaled)
         shown = tuple(map(min, scaled, crop))

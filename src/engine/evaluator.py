@@ -14,7 +14,7 @@ import numpy as np
 
 from src.device.process_group import ProcessGroup
 from src.engine.segmenter import Segmenter
-from src.utils.console import class_table, console, scores_table
+from src.utils.console import class_table, console, html_table, scores_table
 from src.utils.errors import UserError
 from src.utils.files import write_json, write_text
 from src.utils.map_ahead import map_ahead
@@ -68,6 +68,12 @@ class Evaluation:
         """Prints the scores and the per-class table, in percent."""
         console.print(class_table(title, self.per_class))
         console.print(scores_table(title, self.scores))
+
+    def _repr_html_(self) -> str:
+        """The same tables, for a notebook."""
+        title = f"split {self.protocol['split']}, {self.protocol['images']} images, percent"
+        tables = (scores_table(title, self.scores), class_table("by class", self.per_class))
+        return "".join(map(html_table, tables))
 
     def log_metrics(self, split: str) -> dict[str, float]:
         """The scores by log key: `val/miou`, `val/iou/person` …."""
@@ -184,7 +190,7 @@ class Evaluator:
         mine = {"counts": [c.tolist() for c in counts], "images": [astuple(i) for i in images]}
         parts = self.process_group.gather(mine)
         sums = [
-            sum(np.array(part["counts"][i], own.dtype) for part in parts)
+            np.sum([part["counts"][i] for part in parts], axis=0, dtype=own.dtype)
             for i, own in enumerate(counts)
         ]
         self.metric.clear()

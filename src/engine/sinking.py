@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import mindspore as ms
 
@@ -37,7 +38,7 @@ class SinkCallbacks(ms.train.Callback):
             self._entered.enter_context(callback)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._entered.__exit__(*error)
 
     def on_train_begin(self, run_context: ms.train.RunContext) -> None:

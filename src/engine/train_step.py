@@ -41,7 +41,8 @@ def _messages(sizes: Sequence[int], most: float) -> list[tuple[int, int]]:
 
 def _split(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The parts of a concatenation, in the shapes of what was concatenated."""
-    start, parts = 0, ()
+    start = 0
+    parts: tuple[Tensor, ...] = ()
     for tensor in like:
         parts = (*parts, flat[start : start + tensor.size].reshape(tensor.shape))
         start += tensor.size
@@ -184,7 +185,8 @@ class TrainStep(nn.Cell):
         last layers' gradients come first, as backward finds them.
         """
         loss = self.all_reduce(loss)
-        sent, summed = loss, ()
+        sent = loss
+        summed: tuple[Tensor, ...] = ()
         for first, end in self.messages:
             part = gradients[first:end]
             if len(part) == 1:

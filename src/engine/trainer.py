@@ -17,11 +17,16 @@ from src.device.dropout import make_dropout_repeatable
 from src.device.precision import set_precision
 from src.device.process_group import ProcessGroup
 from src.engine.callbacks.base import Callback, StateTracker
+from src.engine.callbacks.figures import Figures
+from src.engine.callbacks.monitors import MetricLogger, NonFiniteGuard
+from src.engine.callbacks.progress import ProgressBar
+from src.engine.callbacks.validation import BestCheckpoint, TopKCheckpoints, Validate
 from src.engine.checkpoint import save_weights
 from src.engine.checkpointing import Checkpointing
 from src.engine.ema import ExponentialMovingAverage
 from src.engine.evaluator import Evaluation, Evaluator
 from src.engine.loggers.base import Logger
+from src.engine.loggers.csv import CsvLogger
 from src.engine.prediction import write_predictions
 from src.engine.segmenter import Segmenter
 from src.engine.sinking import SinkCallbacks, close_queue, sink_size
@@ -34,6 +39,18 @@ from src.utils.video import Video
 log = logging.getLogger(__name__)
 
 
+def _default_callbacks() -> list[ms.train.Callback]:
+    return [
+        NonFiniteGuard(),
+        MetricLogger(),
+        Validate(),
+        BestCheckpoint(),
+        TopKCheckpoints(),
+        ProgressBar(),
+        Figures(),
+    ]
+
+
 class Trainer:
     """Trains and evaluates a network, with callbacks and loggers.
 
@@ -41,8 +58,9 @@ class Trainer:
 
     Args:
         output_dir: The run directory.
-        callbacks: Ours and stock `mindspore.train` ones, called in this order.
-        loggers: Receive every logged scalar.
+        callbacks: Ours and stock `mindspore.train` ones, called in this order; None takes those of
+            `conf/callbacks/default.yaml`.
+        loggers: Receive every logged scalar; None writes `metrics.csv` alone.
         max_epochs: Epochs to train.
         limit_train_batches, limit_val_batches: Only so many steps an epoch or images a
             validation; None takes all, 0 validation images leave validation out.
@@ -72,8 +90,8 @@ class Trainer:
     def __init__(
         self,
         output_dir: str | Path,
-        callbacks: Sequence[ms.train.Callback] = (),
-        loggers: Sequence[Logger] = (),
+        callbacks: Sequence[ms.train.Callback] | None = None,
+        loggers: Sequence[Logger] | None = None,
         max_epochs: int = 1,
         limit_train_batches: int | None = None,
         limit_val_batches: int | None = None,
@@ -97,8 +115,8 @@ class Trainer:
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
-        self.callbacks = list(callbacks)
-        self.loggers = list(loggers)
+        self.callbacks = _default_callbacks() if callbacks is None else list(callbacks)
+        self.loggers: list[Logger] = [CsvLogger(output_dir)] if loggers is None else list(loggers)
         self.max_epochs = max_epochs
         self.limit_train_batches = limit_train_batches
         self.limit_val_batches = limit_val_batches

@@ -24,7 +24,7 @@ class Deployment(nn.Cell):
         self.output_name = "class_ids" if argmax else "logits"
         self.normalize = normalization is not None
         self.argmax = ops.Argmax(axis=1, output_type=ms.int32) if argmax else None
-        if self.normalize:
+        if normalization is not None:
             std = np.array(normalization.std).reshape(1, 3, 1, 1)
             mean = np.array(normalization.mean).reshape(1, 3, 1, 1)
             self.reorder = normalization.color_order == "bgr"

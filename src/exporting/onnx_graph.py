@@ -100,6 +100,7 @@ class _Builder:
             if node.operator in _ALIASES:
                 self.values[node.output] = arguments[0]
             elif node.operator in _SAME:
+                assert node.dtype is not None  # it makes no tuple
                 tensors = [self.tensor(value, DTYPES[node.dtype]) for value in arguments]
                 self.values[node.output] = self.add(_SAME[node.operator], *tensors)
             elif node.operator in _TRANSLATIONS:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -113,7 +114,7 @@ class ParityCheck:
             worst = max(worst, largest)
         return worst
 
-    def summary(self, difference: float) -> dict[str, object]:
+    def summary(self, difference: float) -> dict[str, Any]:
         """What was compared, for the run directory."""
         return {
             "largest_difference": difference,

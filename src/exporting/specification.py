@@ -101,7 +101,7 @@ class Specification:
 
 def _project() -> dict[str, str]:
     text = _PYPROJECT.read_text(encoding="utf-8")
-    name, version = (re.search(rf'^{key} = "(.+)"', text, re.M)[1] for key in ("name", "version"))
+    name, version = (re.findall(rf'^{key} = "(.+)"', text, re.M)[0] for key in ("name", "version"))
     return {"project": name, "project_version": version}
 
 

@@ -41,9 +41,9 @@ class Focal(SegmentationLoss):
         if gamma < 0:
             raise UserError(f"gamma={gamma}: expected at least 0, as 2.0")
         self.gamma = gamma
-        scalar = isinstance(alpha, int | float)
-        self.alpha = class_factors("alpha", [alpha] if scalar else alpha)
-        self.by_class = not scalar
+        factors = [alpha] if isinstance(alpha, int | float) else alpha
+        self.alpha = class_factors("alpha", factors)
+        self.by_class = factors is alpha
         self.ignore_index = ignore_index
         self.summed = is_sum(reduction)
 

@@ -122,7 +122,7 @@ class Momentum(nn.Momentum):
         self,
         params: list[Parameter] | list[dict[str, Any]],
         learning_rate: LearningRateSchedule | float,
-        momentum: float,
+        momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
         # Without its `use_nesterov`, which has no effect on the CPU; that of `nn.SGD` has

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -165,7 +166,7 @@ def to_csv(overview: Overview) -> str:
         config, reason = experiment(run), run.reason or ""
         scores = ["" if math.isnan(run.scores[s]) else run.scores[s] for s in SCORES]
         seconds = "" if math.isnan(run.seconds) else run.seconds
-        row = [run.name, run.command, run.status, reason, number.get(run.name, "")]
+        row: list[Any] = [run.name, run.command, run.status, reason, number.get(run.name, "")]
         row += [run.config.get("seed", ""), run.config.get("dataset.fold")]
         row += [run.last_epoch, run.max_epochs, run.best_epoch]
         row += [*scores, seconds, run.device, run.git_commit]
@@ -186,12 +187,12 @@ def to_markdown(overview: Overview) -> str:
         if rows:
             parts.append(f"## {title}\n\n{markdown_table(header, rows)}\n")
     failed = [
-        run
+        f"* `{run.name}`: {run.status}: {escaped(run.reason)}"
         for run in [*overview.trained, *overview.evaluated]
         if run.reason and run.status != "completed"
     ]
     if failed:
-        lines = "\n".join(f"* `{run.name}`: {run.status}: {escaped(run.reason)}" for run in failed)
+        lines = "\n".join(failed)
         parts.append(f"## Runs that did not end well\n\n{lines}\n")
     return "\n".join(parts)
 

@@ -81,7 +81,7 @@ class Queue:
             return {}
         # Not those that were cancelled and are ending
         queued = self._slurm.ask("--states=PENDING,RUNNING,SUSPENDED")
-        left = [submitit.SlurmJob(folder, job_id) for job_id in queued]
+        left: list[Any] = [submitit.SlurmJob(folder, job_id) for job_id in queued]
         return {
             submitted.submission().function.job.number: submitted
             for submitted in left

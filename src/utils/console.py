@@ -5,9 +5,13 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from html import escape
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -15,6 +19,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,7 +30,7 @@ log = logging.getLogger(__name__)
 
 for _stream in (sys.stdout, sys.stderr):
     # A screen without a character of ours (PYTHONIOENCODING, LC_ALL=C, a code page) shows another
-    if getattr(_stream, "errors", None) in ("strict", "surrogateescape"):
+    if isinstance(_stream, TextIOWrapper) and _stream.errors in ("strict", "surrogateescape"):
         _stream.reconfigure(errors="replace")
 
 # A pipe has no width: 80 columns would break tables and paths. Names of classes, runs and files
@@ -62,18 +67,51 @@ def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
     root.propagate = False
 
 
-def progress(transient: bool = True) -> Progress:
-    """A bar for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`."""
-    return Progress(
+class NotebookProgress(Progress):
+    """Bars in the output of a notebook's cell, redrawn in their place, at most twice a second.
+
+    rich's own need ipywidgets, and draw from a thread that can take log lines away with them.
+    """
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._drawn = time.monotonic()
+        self._output = display(self, display_id=True)
+
+    def stop(self) -> None:
+        self._output.update({}, raw=True)
+
+    def update(self, *args: Any, **fields: Any) -> None:
+        super().update(*args, **fields)
+        self._redraw()
+
+    def advance(self, *args: Any, **fields: Any) -> None:
+        super().advance(*args, **fields)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        if time.monotonic() - self._drawn >= 0.5:
+            self._drawn = time.monotonic()
+            self._output.update(self)
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Bars for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`.
+
+    Live on a terminal and in a notebook, and gone in the end.
+    """
+    columns = columns or (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        transient=transient,
-        disable=not console.is_terminal,  # on a pipe it would leave blank lines
     )
+    if console.is_jupyter:
+        return NotebookProgress(*columns)
+    # on a pipe it would leave blank lines
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def percent(value: float) -> str:
@@ -101,6 +139,23 @@ def class_table(title: str, per_class: dict[str, dict[str, float]]) -> Table:
         ratios = [percent(row[key]) for key in ("iou", "dice", "precision", "recall")]
         table.add_row(name, *ratios, percent(row["target_pixels"] / total))
     return table
+
+
+def html_table(table: Table) -> str:
+    """The cells of a table, and its title, as HTML."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    sides = [column.justify for column in table.columns]
+
+    def line(tag: str, cells: Iterable[Any]) -> str:
+        pairs = zip(cells, sides, strict=True)
+        return "".join(
+            f'<{tag} style="text-align: {side}">{escape(str(cell))}</{tag}>' for cell, side in pairs
+        )
+
+    head = line("th", (column.header for column in table.columns))
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    caption = f'<caption style="text-align: left">{escape(str(table.title))}</caption>'
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from src.utils.errors import UserError, error_summary
 
 
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary sibling, flushes it to the disk and renames it to `path`.
 
     A reader, or a run that is killed in between, sees the old file or the new one, never a part.

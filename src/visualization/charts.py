@@ -56,7 +56,7 @@ def in_percent(value: float) -> str:
 
 
 def draw_curves(
-    path: Path, curves: Mapping[str, Curve], subtitle: str, best_epoch: int | None = None
+    path: Path, curves: Mapping[str, Curve], subtitle: str, best_epoch: float | None = None
 ) -> None:
     """Training loss and learning rate over steps, validation scores over epochs.
 
@@ -70,7 +70,7 @@ def draw_curves(
         _curves(fig, curves, best_epoch)
 
 
-def _curves(fig: "Figure", curves: Mapping[str, Curve], best_epoch: int | None) -> None:
+def _curves(fig: "Figure", curves: Mapping[str, Curve], best_epoch: float | None) -> None:
     grid = fig.add_gridspec(2, 2, height_ratios=(2, 1), width_ratios=(1, 1))
     loss = fig.add_subplot(grid[0, 0], title="Training loss")
     rate = fig.add_subplot(grid[1, 0], title="Learning rate", xlabel="step", sharex=loss)

@@ -203,7 +203,7 @@ def _pair(crop: Crop, classes: Classes, box: Size) -> tuple[np.ndarray, np.ndarr
     return image, labelled
 
 
-def _fitted(shape: Size, box: Size) -> Size:
+def _fitted(shape: tuple[int, ...], box: Size) -> Size:
     scale = min(box[0] / shape[0], box[1] / shape[1])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 

@@ -161,7 +161,8 @@ def test_classes_txt_and_configured_names_must_be_the_same(root, tmp_path):
     (copy / "classes.txt").write_text("sky\nroad\ncar\n")
     for wrong in (["road", "sky", "car"], ["sky", "road"]):
         with pytest.raises(
-            UserError, match=f"class_names={', '.join(wrong)}: classes.txt .*sky, road"
+            UserError,
+            match=f"class_names={', '.join(wrong)}: the files in dataset.root name .*sky, road",
         ):
             module(copy, tmp_path, num_classes=None, class_names=wrong)
     assert module(copy, tmp_path, num_classes=None).class_names == ("sky", "road", "car")

@@ -1,12 +1,15 @@
 """The screen: whatever characters it has, and whatever brackets names hold."""
 
 import os
+import re
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from src.utils.console import class_table, console
+from src.utils.console import class_table, console, html_table, progress
 from tests import ROOT
 
 SHOW = r"""
@@ -47,3 +50,38 @@ def test_brackets_in_names_are_shown():
     with console.capture() as shown:
         console.print(class_table("[bold]", {"[red]": row, "wall [/other]": row}))
     assert all(name in shown.get() for name in ("[bold]", "[red]", "wall [/other]"))
+
+
+def test_a_table_as_html_has_its_cells_and_escapes_names():
+    row = {"iou": 0.5, "acc": float("nan"), "target_pixels": 3}
+    shown = html_table(class_table("by class", {"<b>": row, "road": row}))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
+    assert cells == ["&lt;b&gt;", "50.00", "–", "50.00", "road", "50.00", "–", "50.00"]
+
+
+def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(monkeypatch):
+    outputs, now = [], [0.0]
+
+    class Output:
+        def __init__(self):
+            self.updates = []
+
+        def update(self, shown, raw=False):
+            self.updates.append(shown)
+
+    def display(shown, display_id):
+        outputs.append(Output())
+        return outputs[-1]
+
+    module = SimpleNamespace(display=display)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=module))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(console, "is_jupyter", True)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress() as bar:
+        task = bar.add_task("reading", total=100)
+        for _ in range(100):
+            now[0] += 0.1
+            bar.advance(task)
+    [output] = outputs
+    assert 15 <= len(output.updates) <= 21 and output.updates[-1] == {}

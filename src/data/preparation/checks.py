@@ -51,10 +51,15 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
     """
     encoded = read_bytes(sample.image)
     image = _decode_image(encoded, sample.image)
+    height, width = image.shape[:2]
     if sample.label is None:
         raise Problem("missing file", sample.image, "no label belongs to it")
-    label = read_label(sample.label, rules)
-    turned = _check_size(label.ids, image.shape[:2], encoded, sample.label)
+    file = Path(sample.label)
+    if isinstance(sample.label, Path):
+        label = read_label(file, rules)
+    else:
+        label = ids_of_numbers(sample.label.draw((height, width)), rules, file)
+    turned = _check_size(label.ids, (height, width), encoded, file)
     if not encoded.startswith(_KEPT):
         encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     stored = cv2.imencode(".png", label.ids)[1].tobytes()
@@ -95,8 +100,9 @@ def checked_row(name: str, data: bytes, label: bytes) -> Pair:
 
 
 def _pair(name: str, data: bytes, encoded: bytes, label: Label, turned: bool) -> Pair:
+    height, width = label.ids.shape
     counts = np.bincount(label.ids.ravel(), minlength=256)
-    return Pair(name, data, encoded, label.ids.shape, counts, label.stored, turned)
+    return Pair(name, data, encoded, (height, width), counts, label.stored, turned)
 
 
 def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
@@ -106,7 +112,7 @@ def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
         raise Problem("undecodable image", file, str(error)) from error
 
 
-def _check_size(ids: np.ndarray, size: tuple[int, int], encoded: bytes, file: Path | str) -> bool:
+def _check_size(ids: np.ndarray, size: tuple[int, ...], encoded: bytes, file: Path | str) -> bool:
     """Whether EXIF would turn the image, on which the label is drawn as it is stored."""
     orientation = exif_orientation(encoded)
     if ids.shape != size:

@@ -36,8 +36,8 @@ from src.data.preparation.inspection import validated_samples
 from src.data.preparation.label_statistics import LabelStatistics
 from src.data.preparation.labels import LabelRules, explain_ids
 from src.data.preparation.problem import Problem
-from src.data.sources.file_lists import Sample, few
-from src.data.sources.folder import Source
+from src.data.sources.base import Source
+from src.data.sources.file_lists import Annotation, Sample, few
 from src.utils.errors import UserError
 from src.utils.files import read_json, write_json
 from src.utils.lock import exclusive
@@ -85,7 +85,7 @@ def prepare_split(
     twice = [name for name, count in Counter(s.name for s in samples).items() if count > 1]
     if twice:
         raise UserError(f"split '{split}': names listed twice: {few(twice)}; remove repetitions")
-    state = [(s.name, _state(s.image)) for s in samples]
+    state: list[tuple[str, object]] = [(s.name, _state(s.image)) for s in samples]
     state += map_ahead(_content, [s.label for s in samples if s.label], available_cores())
     key = _fingerprint(rules, state)
     target = Path(directory) / f"{_file_name(split)}-{key[:12]}"
@@ -243,11 +243,11 @@ def _state(path: Path) -> tuple[str, int, int, int]:
     return name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _content(path: Path) -> tuple[str, str]:
+def _content(label: Path | Annotation) -> tuple[str, str]:
     """Path and digest; a file that cannot be read has none, the check will say so."""
-    name = os.path.abspath(path)
+    name = os.path.abspath(label)
     try:
-        return name, hashlib.sha256(path.read_bytes()).hexdigest()
+        return name, hashlib.sha256(label.read_bytes()).hexdigest()
     except OSError:
         return name, ""
 

@@ -1,7 +1,7 @@
 """All samples of a split through one check: in parallel, in order, refused together."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ def validated_samples(
     subject: str,
     listing: Path,
     explain: Callable[[Mapping[int, int]], str],
-) -> Iterator[Pair]:
+) -> Generator[Pair, None, None]:
     """Yields the checked items until one has a problem, then looks for all other problems.
 
     Args:

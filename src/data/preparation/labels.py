@@ -132,7 +132,7 @@ def read_label(path: Path, rules: LabelRules) -> Label:
         return ids_of_numbers(numbers, rules, path)
     stored = _histogram(numbers)
     by_number = {n: rules.id_of_number.get(n) for n in stored}
-    by_color = {n: rules.id_of_color.get(colors.get(n)) for n in stored}
+    by_color = {n: rules.id_of_color.get(colors[n]) if n in colors else None for n in stored}
     fits = None not in by_color.values()
     if rules.palette is not None:
         greys = all(len(set(color)) == 1 for color in rules.id_of_color)
@@ -336,21 +336,21 @@ def _ids_of_entries(
     path: Path,
 ) -> np.ndarray:
     """The ids of an image with one colour a number."""
-    alpha = image.info.get("transparency") if image.mode == "P" else None
+    alpha = image.info.get("transparency", b"") if image.mode == "P" else b""
     if isinstance(alpha, int):
         alpha = b"\xff" * alpha + b"\0"
-    if any(alpha[n] < 255 for n in by_color if n < len(alpha or b"")):
+    if any(alpha[n] < 255 for n in by_color if n < len(alpha)):
         raise Problem(
             _UNREADABLE,
             path,
             "label image with transparent pixels; expected class colours alone, save it as RGB",
         )
-    unknown = [n for n, id_ in by_color.items() if id_ is None]
-    if unknown:
+    known = {n: id_ for n, id_ in by_color.items() if id_ is not None}
+    if unknown := [n for n in by_color if n not in known]:
         where = np.isin(numbers, unknown)
         first = colors.get(int(numbers[where][0]), "missing in the palette")
         raise _unknown_color(path, where, first, len(unknown))
-    return _replaced(numbers, by_color)
+    return _replaced(numbers, known)
 
 
 def _ids_of_pixels(image: Image.Image, rules: LabelRules, path: Path) -> np.ndarray:

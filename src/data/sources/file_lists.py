@@ -5,7 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 from unicodedata import normalize
+
+import numpy as np
 
 from src.utils.errors import UserError
 
@@ -16,13 +19,36 @@ Files = Mapping[str, list[Path]]
 """Files by stem, in Unicode's composed form; more than one where stems are equal."""
 
 
+class Annotation(Protocol):
+    """A label that is drawn when a dataset is prepared; else it is like the path of its file."""
+
+    def __fspath__(self) -> str: ...
+
+    def read_bytes(self) -> bytes:
+        """All that the drawing depends on."""
+
+    def draw(self, size: tuple[int, int]) -> np.ndarray:
+        """The numbers of a label file (see `LabelRules`), H×W.
+
+        Args:
+            size: Height and width of the image; where the annotation states them, these count.
+
+        Raises:
+            Problem: It cannot be drawn, or has a label that stands for no class.
+        """
+
+
+Labels = Mapping[str, Sequence[Path | Annotation]]
+"""Likewise, of labels."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One image file and its label file; `name` is unique within a split."""
+    """One image file and its label, a file or drawn; `name` is unique within a split."""
 
     name: str
     image: Path
-    label: Path | None
+    label: Path | Annotation | None
 
 
 @dataclass(frozen=True)
@@ -79,12 +105,12 @@ def index_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     return files
 
 
-def pair(entries: Sequence[Entry], images: Files, labels: Files, origin: Path) -> list[Sample]:
+def pair(entries: Sequence[Entry], images: Files, labels: Labels, origin: Path) -> list[Sample]:
     """Pairs images and labels, sorted by name.
 
     Args:
         entries: What `origin` lists.
-        images, labels: Where files are looked up by name.
+        images, labels: Where files, and annotations, are looked up by name.
         origin: The list or folder, for messages.
 
     Raises:
@@ -107,7 +133,8 @@ def pair(entries: Sequence[Entry], images: Files, labels: Files, origin: Path) -
                 f"{few(missing)}{_near(min(missing), files, images)}; add the files, or list only "
                 "names that have one"
             )
-        ambiguous = [path.name for name in named for path in files[name] if len(files[name]) > 1]
+        several = [path for name in named for path in files[name] if len(files[name]) > 1]
+        ambiguous = [Path(path).name for path in several]
         if ambiguous:
             raise UserError(
                 f"{origin}: {kind} files that differ in the extension or the Unicode form alone: "
@@ -193,10 +220,11 @@ def _find_path(text: str, root: Path) -> Path | None:
     return None
 
 
-def _near(name: str, files: Files, images: Files) -> str:
+def _near(name: str, files: Labels, images: Files) -> str:
     """A clause on the file that may be meant by a name that has none."""
-    for folder in {path.parent for paths in files.values() for path in paths}:
-        unread = [p.name for p in folder.iterdir() if normalize("NFC", p.stem) == name]
+    for folder in {Path(path).parent for paths in files.values() for path in paths}:
+        same = [path for path in folder.iterdir() if normalize("NFC", path.stem) == name]
+        unread = [path.name for path in same if path not in images.get(name, ())]
         if unread:
             return f" ({min(unread)} is there, but {Path(min(unread)).suffix} files are not read)"
     free = [stem for stem in files if stem not in images] if files is not images else list(files)
@@ -204,7 +232,7 @@ def _near(name: str, files: Files, images: Files) -> str:
     alike += difflib.get_close_matches(name, free, n=1)
     if not alike:
         return ""
-    file = files[alike[0]][0]
+    file = Path(files[alike[0]][0])
     return (
         f" (is it {file.parent.name}/{file.name}? Then rename the files, or list both files of a "
         "sample on a line)"

@@ -2,22 +2,23 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from src.data.sources.base import Source
+from src.data.sources.class_tables import ClassTable, read_class_table
 from src.data.sources.file_lists import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     Entry,
     Files,
+    Labels,
     Sample,
     few,
     index_files,
     pair,
-    read_lines,
     read_list,
 )
 from src.utils.errors import UserError, nearest
@@ -27,38 +28,7 @@ __all__ = ["IMAGE_SUFFIXES", "FolderSource", "Sample", "Source"]
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
-    """A dataset layout.
-
-    A source whose data are MindRecord files already has `record_file(split) -> Path` in place of
-    `samples`. One that draws `train` and `val` at random where nothing lists them says so by
-    `is_drawn(split) -> bool`.
-
-    Attributes:
-        class_names: Names in the order of the ids; None if the layout does not say.
-        palette: Class colours, C×3 uint8 RGB, further rows are colours of void; None takes VOC's.
-        void_ids, ids: Numbers in label files that mean void, or the classes; see `LabelRules`.
-        generated: True if the images are made, not photographed: ImageNet weights help little.
-    """
-
-    class_names: tuple[str, ...] | None
-    palette: np.ndarray | None
-    void_ids: tuple[int, ...]
-    ids: tuple[int, ...] | None
-    generated: bool
-
-    def prepare(self) -> None:
-        """Downloads or generates what is absent; any number of processes may call it at once."""
-
-    def samples(self, split: str) -> list[Sample]:
-        """The samples of a split, sorted by name.
-
-        Raises:
-            UserError: The root, the split or a listed file is missing, or the split is empty.
-        """
-
-
-class FolderSource:
+class FolderSource(Source):
     """A folder of images and a folder of label files, paired by file name without the extension.
 
     A split is the list of its name, `ImageSets/Segmentation/<split>.txt` or `<split>.txt`, see
@@ -66,26 +36,30 @@ class FolderSource:
     it, as `<split>/images`. Without any of these, `train` and `val` are drawn at random.
 
     Args:
-        root: The folder; `classes.txt` in it names the classes, one a line.
+        root: The folder. In it `classes.txt` names the classes, one a line, or there is a tool's
+            table of classes, see `read_class_table`.
         image_dir: Folder below `root`; None takes `JPEGImages`, `images` or `<split>`.
         label_dir: Likewise; None takes `SegmentationClass`, `masks`, `labels` or `<split>annot`.
+        label_suffix: What the names of label files have behind those of the images, as `_mask`;
+            both may lie in one folder then. None takes that of the table of classes.
         val_fraction: Part of the samples that `val` gets if there are no lists; None refuses to
             draw splits.
         split_seed: Another seed draws another `val`.
         palette: Rows of RGB, 0–255: the colours of the classes, in label files and in pictures,
-            then colours of void. None takes VOC's, and the indices of palette images.
+            then colours of void. None takes those of the table of classes, else VOC's, and the
+            indices of palette images.
         void_ids: Numbers in the label files that mean void, beside `ignore_index`.
-        ids: Those that mean the classes, in their order; None takes 0, 1, 2 …
+        ids: Those that mean the classes, in their order; None takes those of the table of classes,
+            else 0, 1, 2 …
         origin: Where to get the dataset, told when `root` is absent.
     """
-
-    generated = False
 
     def __init__(
         self,
         root: str | Path,
         image_dir: str | None = None,
         label_dir: str | None = None,
+        label_suffix: str | None = None,
         val_fraction: float | None = 0.2,
         split_seed: int = 0,
         palette: Sequence[Sequence[int]] | None = None,
@@ -98,11 +72,11 @@ class FolderSource:
                 f"dataset.source.val_fraction={val_fraction}: expected a number between 0 and 1"
             )
         self.root = Path(root)
-        self.image_dir, self.label_dir = image_dir, label_dir
+        self.image_dir, self.label_dir, self.label_suffix = image_dir, label_dir, label_suffix
         self.val_fraction, self.split_seed = val_fraction, split_seed
-        self.palette = None if palette is None else _palette(palette)
+        self._palette = None if palette is None else _palette(palette)
         self.void_ids = _numbers("void_ids", void_ids)
-        self.ids = None if ids is None else _numbers("ids", ids)
+        self._ids = None if ids is None else _numbers("ids", ids)
         self.origin = origin
 
     @property
@@ -111,10 +85,23 @@ class FolderSource:
         return self.root
 
     @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The lines of `classes.txt`."""
-        path = self.folder / "classes.txt"
-        return tuple(read_lines(path)) if path.is_file() else None
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The names in the table of classes."""
+        return self._table.names
+
+    @property
+    def palette(self) -> np.ndarray | None:  # type: ignore[override]
+        """See `Source`."""
+        return self._table.palette if self._palette is None else self._palette
+
+    @property
+    def ids(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """See `Source`."""
+        return self._table.ids if self._ids is None else self._ids
+
+    @property
+    def _table(self) -> ClassTable:
+        return read_class_table(self.folder)
 
     def prepare(self) -> None:
         """Checks that the folder is there."""
@@ -128,22 +115,34 @@ class FolderSource:
     def samples(self, split: str) -> list[Sample]:
         """See `Source.samples`."""
         images, whole = self._images(split)
+        entries, origin = self._entries(split, images, whole)
+        labels = {} if all(entry.label for entry in entries) else self._labels(split)
+        return pair(entries, images, labels, origin)
+
+    def _entries(self, split: str, images: Files, whole: bool) -> tuple[list[Entry], Path]:
+        """What a split has of all images, and the list or the folder that says so.
+
+        Args:
+            whole: All of them are of this split.
+        """
         lists = self._lists(images, split)
         if split in lists:
-            entries = self._listed(split, lists, images)
-            labels = {} if all(entry.label for entry in entries) else self._labels(split)
-            return pair(entries, images, labels, lists[split])
+            return self._listed(split, lists, images), lists[split]
         if whole:
-            return pair(list(map(Entry, images)), images, self._labels(split), self.folder)
-        if lists or self.val_fraction is None or split not in ("train", "val"):
+            return list(map(Entry, images)), self.folder
+        default = lists.get("default") if len(lists) == 1 else None  # CVAT's, of all samples
+        fraction = self.val_fraction if split in ("train", "val") else None
+        if fraction is None or (lists and default is None):
             there = ", ".join(sorted(lists)) or "none"
             raise UserError(
                 f"split '{split}': {self.folder} has no list {split}.txt, there or in "
                 f"ImageSets/Segmentation (lists: {there}){nearest(split, lists)}; write one, a "
                 "name each line"
             )
-        entries = list(map(Entry, self._drawn(split, images)))
-        return pair(entries, images, self._labels(split), self.folder)
+        names = (
+            images if default is None else [e.name for e in read_list(default, self.folder, images)]
+        )
+        return list(map(Entry, self._drawn(split, names, fraction))), self.folder
 
     def is_drawn(self, split: str) -> bool:
         """Whether a split is drawn at random, for want of a list and a folder of it."""
@@ -154,11 +153,30 @@ class FolderSource:
         return self._lists(images, split).keys().isdisjoint(drawn)
 
     def _images(self, split: str) -> tuple[Files, bool]:
-        return self._files("image_dir", ("JPEGImages", "images", split), IMAGE_SUFFIXES, split)
+        usual = ("JPEGImages", "images", split)
+        images, whole = self._files("image_dir", usual, IMAGE_SUFFIXES, split)
+        suffix = self._suffix
+        if suffix:  # label files may lie among the images
+            images = {name: f for name, f in images.items() if not name.endswith(suffix)}
+        return images, whole
 
-    def _labels(self, split: str) -> Files:
-        usual = ("SegmentationClass", "masks", "labels", f"{split}annot")
-        return self._files("label_dir", usual, LABEL_SUFFIXES, split)[0]
+    @property
+    def _suffix(self) -> str:
+        return self._table.label_suffix if self.label_suffix is None else self.label_suffix
+
+    def _labels(self, split: str) -> Labels:
+        usual = ["SegmentationClass", "masks", "labels", f"{split}annot"]
+        suffix = self._suffix
+        if suffix:
+            usual += ["JPEGImages", "images", split]
+        files = self._files("label_dir", usual, LABEL_SUFFIXES, split)[0]
+        found = {name.removesuffix(suffix): f for name, f in files.items() if name.endswith(suffix)}
+        if not found:
+            raise UserError(
+                f"{self.folder}: no label file has {suffix} behind the name of an image; check "
+                "dataset.source.label_suffix"
+            )
+        return found
 
     def _files(
         self, key: str, usual: Sequence[str], suffixes: Sequence[str], split: str
@@ -213,7 +231,7 @@ class FolderSource:
                 log.warning("%s: in train and in val: %s", self.folder, few(shared))
         return entries
 
-    def _drawn(self, split: str, images: Files) -> list[str]:
+    def _drawn(self, split: str, images: Iterable[str], val_fraction: float) -> list[str]:
         # Ordered by digest, most samples keep their split when others are added
         def digest(name: str) -> str:
             return hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
@@ -224,7 +242,7 @@ class FolderSource:
                 f"{self.folder}: {len(names)} image, which cannot be split into train and val; "
                 "add images, two at least, or write train.txt and val.txt, a name each line"
             )
-        count = max(1, round(self.val_fraction * len(names)))
+        count = max(1, round(val_fraction * len(names)))
         log.info(
             "%s has no split lists: %d train and %d val samples drawn (split_seed=%d, "
             "val_fraction=%g); train.txt and val.txt in it would settle them",
@@ -232,7 +250,7 @@ class FolderSource:
             len(names) - count,
             count,
             self.split_seed,
-            self.val_fraction,
+            val_fraction,
         )
         return names[:count] if split == "val" else names[count:]
 
@@ -252,7 +270,7 @@ def _palette(rows: Sequence[Sequence[int]]) -> np.ndarray:
     try:
         colors = np.array(rows, np.int64)
     except (TypeError, ValueError, OverflowError):
-        colors = np.empty(0)
+        colors = np.empty(0, np.int64)
     if colors.shape[1:] != (3,) or colors.min() < 0 or colors.max() > 255:
         raise UserError("dataset.source.palette: expected rows of three numbers 0–255, [R, G, B]")
     unique, counts = np.unique(colors, axis=0, return_counts=True)

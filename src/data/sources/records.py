@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.fetch.archive import fetch_dataset
+from src.data.sources.base import Source
 from src.utils.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ TUTORIAL_URL = (
 )
 
 
-class RecordSource:
+class RecordSource(Source):
     """MindRecord files in the tutorial's schema: `data` and `label` are encoded images.
 
     Args:
@@ -25,9 +26,6 @@ class RecordSource:
 
     class_names: tuple[str, ...] | None = None
     palette: np.ndarray | None = None
-    void_ids: tuple[int, ...] = ()
-    ids: tuple[int, ...] | None = None
-    generated = False
 
     def __init__(self, root: str | Path, val_file: str | Path | None = None) -> None:
         self.root = Path(root)

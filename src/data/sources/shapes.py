@@ -135,7 +135,8 @@ def draw_scene(
     """
     key = (seed, _SPLITS[split], index)
     geometry = np.random.default_rng((*key, 0))
-    size = tuple(geometry.integers(*size_range, 2, endpoint=True).tolist())
+    height, width = geometry.integers(size_range[0], size_range[1], 2, endpoint=True).tolist()
+    size = height, width
     objects = _place(geometry, size)
     label = np.zeros(size, np.uint8)
     owner = np.zeros(size, np.uint8)  # 1, 2, … in the order of drawing
@@ -258,5 +259,5 @@ def _lay(
     slopes = [cv2.Sobel(relief, cv2.CV_32F, *axes, scale=1 / 8) for axes in ((1, 0), (0, 1))]
     lit = 1 + rng.uniform(0.3, 0.65) * np.clip(slopes[0] * light[0] + slopes[1] * light[1], -1, 1)
     canvas *= (1 - rng.uniform(0.3, 0.6) * shadow)[..., None]
-    surface = texture(rng, mask.shape, color) * lit[..., None]
+    surface = texture(rng, (mask.shape[0], mask.shape[1]), color) * lit[..., None]
     canvas += cover[..., None] * (surface - canvas)

@@ -16,7 +16,7 @@ def random_color(rng: np.random.Generator) -> np.ndarray:
     """One RGB colour in 0..1, from the same distribution for ground and objects."""
     hue, saturation, value = rng.uniform([0, 0.2, 0.25], [360, 0.8, 0.95])
     saturation *= saturation  # strong colours are rare in photographs
-    return cv2.cvtColor(np.float32([[[hue, saturation, value]]]), cv2.COLOR_HSV2RGB)[0, 0]
+    return cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def texture(rng: np.random.Generator, size: Size, color: np.ndarray) -> np.ndarray:

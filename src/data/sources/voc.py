@@ -9,6 +9,7 @@ from src.data.sources.file_lists import (
     LABEL_SUFFIXES,
     Entry,
     Files,
+    Labels,
     Sample,
     few,
     index_files,
@@ -98,9 +99,9 @@ class VocAugSource(VocSource):
             return super().samples(split)
         voc_train = {sample.name for sample in super().samples("train")}
         val = {sample.name for sample in super().samples("val")}
-        added, images, labels = self._added()
+        added, images, sbd_labels = self._added()
         images = {**images, **self._images(split)[0]}
-        labels = {**labels, **self._labels(split)}
+        labels: Labels = {**sbd_labels, **self._labels(split)}
         own = self._lists(images, "trainaug").get("trainaug")
         if own:
             entries = read_list(own, self.folder, images)

@@ -31,7 +31,8 @@ def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     of_window = np.linalg.inv(powers(WINDOW)).T
     scale = np.abs(of_kernel).sum(axis=1, keepdims=True)
     in_a_row = of_window * scale, of_kernel / scale, of_output
-    return tuple(np.kron(matrix, matrix).astype(np.float32) for matrix in in_a_row)
+    window, kernel, output = (np.kron(matrix, matrix).astype(np.float32) for matrix in in_a_row)
+    return window, kernel, output
 
 
 class WinogradConv2d(nn.Cell):

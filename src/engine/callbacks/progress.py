@@ -8,7 +8,7 @@ import mindspore as ms
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.engine.callbacks.base import Callback
-from src.utils.console import console
+from src.utils.console import progress
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class ProgressBar(Callback):
     """Epoch, step, loss, learning rate, images/s, time left and the best value so far.
 
-    A live bar on a terminal; one line an epoch in the log in any case.
+    A live bar on a terminal and in a notebook; one line an epoch in the log in any case.
 
     Args:
         slow_epoch_seconds: An epoch that takes longer is announced with `quick_command`.
@@ -37,15 +37,12 @@ class ProgressBar(Callback):
         self._announced = False
         if ms.get_context("mode") == ms.GRAPH_MODE:
             log.info("compiling the training graph, about 10 s (the first step waits for it)")
-        self._bar = Progress(
+        self._bar = progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         total = state.steps_per_epoch * self.trainer.max_epochs
         self._task = self._bar.add_task("training", total=total, completed=state.step, numbers="")

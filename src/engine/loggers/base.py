@@ -16,11 +16,14 @@ class Logger:
 
     Attributes:
         name: By which `summary.json` has its `run_id`, as `<name>_id`; None for one without an id.
-        run_id: What a resumed run is given to go on with the same record; None while it is off.
     """
 
     name: str | None = None
-    run_id: str | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """What a resumed run is given to go on with the same record; None while it is off."""
+        return None
 
     def start(self, config: Mapping[str, Any], resume_id: str | None) -> None:
         """Called once before anything is logged.

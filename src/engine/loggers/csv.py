@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class CsvLogger(Logger):
             with open(self.path, encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file), self._columns)
 
-    def log(self, metrics: dict[str, float], epoch: int, step: int) -> None:
+    def log(self, metrics: Mapping[str, float], epoch: int, step: int) -> None:
         row = {"epoch": epoch, "step": step, **metrics}
         new = [key for key in row if key not in self._columns]
         if new or not self.path.exists():
@@ -43,7 +43,7 @@ class CsvLogger(Logger):
     def state_dict(self) -> dict[str, Any]:
         return {"columns": list(self._columns), "rows": self._count}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         kept = self._rows()[: state.get("rows", 0)]
         self._count = len(kept)
         self._columns = list(state.get("columns", _FIRST_COLUMNS))

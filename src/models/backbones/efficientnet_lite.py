@@ -86,7 +86,7 @@ class EfficientNetLite(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.relu(self.bn0(self.conv_stem(images)))
-        features = ()
+        features: tuple[Tensor, ...] = ()
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.feature_blocks:

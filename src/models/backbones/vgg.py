@@ -15,7 +15,8 @@ class VGG(nn.Cell):
     """Five blocks of 3×3 convolutions (`conv1` to `conv5`), then fc6 (7×7) and fc7 (1×1).
 
     Names and shapes of the parameters are those of the tutorial's network. Weights start He-normal
-    (fan in): without normalisation, too, the signal keeps its size through all layers.
+    (fan in): without normalisation, too, the signal keeps its size through all layers, there a
+    tenth of the image's.
 
     Args:
         depth: 11, 13, 16 or 19.
@@ -77,6 +78,11 @@ class VGG(nn.Cell):
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = map(block, range(5))
         self.conv6 = head(channels[4], kernel_size=7)
         self.conv7 = head(channels[5], kernel_size=1)
+        if not batch_norm:
+            # Adaptive optimizers move a layer's output in proportion to its input, whatever its
+            # gradient: features as large as the image make the scores jump in the first steps
+            first = self.conv1[0].weight
+            first.set_data(first * 0.1)
         # Equal to "valid" for even sizes; odd ones keep their last row and column
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2, pad_mode="same")
         self.channels = (channels[2], channels[3], channels[5])

@@ -78,8 +78,8 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
     elif type(cell) is nn.Dense and cell.has_bias and isinstance(cell.bias_add, ops.Primitive):
         yield "bias_add", layers.BiasAdd()
     for name, child in cell._cells.items():
-        if _activation(child) in ("gelu", "swish"):
-            yield name, layers.Activation(_activation(child))
+        if (kind := _activation(child)) in ("gelu", "swish"):
+            yield name, layers.Activation(kind)
         elif _is_mindcv(child, "layers.squeeze_excite", "SqueezeExcite"):
             yield name, layers.SqueezeExcite(child)
         elif _is_mindcv(child, "convnext", "Block"):

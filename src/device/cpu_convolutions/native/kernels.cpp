@@ -9,8 +9,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -52,17 +56,60 @@ inline int64_t RoundUp(int64_t size, int64_t multiple) { return (size + multiple
 
 int num_threads = 1;
 
+// Threads that wait for work. Whoever asks works, too, and waits for nobody who has not begun: on a
+// busy machine a thread may wake long after all is done.
+class Pool {
+ public:
+  static Pool &Get() {
+    static Pool *pool = new Pool;  // never destroyed, as its threads are never joined
+    return *pool;
+  }
+
+  void Run(int64_t count, std::function<void(int64_t)> work) {
+    auto job = std::make_shared<Job>(count, std::move(work));
+    if (num_threads > 1 && count > 1) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      for (; threads_ < num_threads - 1; threads_++) std::thread([this] { Serve(); }).detach();
+      job_ = job;
+      changed_.notify_all();
+    }
+    job->Help();
+    while (job->done < count) std::this_thread::yield();
+  }
+
+ private:
+  struct Job {
+    Job(int64_t count, std::function<void(int64_t)> work) : count(count), work(std::move(work)) {}
+    void Help() {
+      for (int64_t i; (i = next++) < count; done++) work(i);
+    }
+    const int64_t count;
+    const std::function<void(int64_t)> work;
+    std::atomic<int64_t> next{0}, done{0};
+  };
+
+  void Serve() {
+    std::shared_ptr<Job> job;
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        changed_.wait(lock, [&] { return job_ != job; });
+        job = job_;
+      }
+      job->Help();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<Job> job_;
+  int threads_ = 0;
+};
+
 // Calls work(0) … work(count - 1), on all threads; whoever is free takes the next.
 template <typename Work>
 void Parallel(int64_t count, Work work) {
-  std::atomic<int64_t> next{0};
-  auto run = [&] {
-    for (int64_t i; (i = next++) < count;) work(i);
-  };
-  std::vector<std::thread> others;
-  for (int64_t i = 1; i < std::min<int64_t>(num_threads, count); i++) others.emplace_back(run);
-  run();
-  for (auto &thread : others) thread.join();
+  Pool::Get().Run(count, std::move(work));
 }
 
 // The same in groups of about 2^16 values, where each call handles `size` of them.

@@ -91,9 +91,8 @@ class BatchNormTraining(_Layer):
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor]:
         y, _, _, new_mean, new_variance = self.normalize(x, gamma, beta, mean, variance)
-        ops.assign(mean, new_mean)
-        ops.assign(variance, new_variance)
-        return (y,)
+        updated = ops.assign(mean, new_mean), ops.assign(variance, new_variance)
+        return (ops.depend(y, updated),)
 
 
 class BatchNormInference(_Layer):
