@@ -1,9 +1,13 @@
 """Evaluates a checkpoint: `python -m src.eval ckpt_path=FILE [split=val] [dataset.root=…]`."""
 
+import logging
+
 from omegaconf import DictConfig
 
 from src.cli.command import command, save_resolved
 from src.runs.directory import RunDirectory
+
+log = logging.getLogger("src.eval")  # __name__ is __main__ here
 
 
 @command("eval", from_checkpoint=True)
@@ -28,6 +32,10 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     if run.is_main_process:
         evaluation.save(run.path / "eval.json")
         name = weights_name(cfg.ckpt_path)
+        if cfg.per_image:
+            path = run.path / "per_image.csv"
+            worst = ", ".join(image.name for image in evaluation.save_images(path)[:4])
+            log.info("scores by image, the worst first (%s) → %s", worst, path)
         evaluation_figures(evaluator, evaluation, run.path / "figures", name)
     evaluation.show(f"split {evaluation.protocol['split']}, percent")
 

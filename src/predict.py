@@ -1,13 +1,14 @@
 """Segments images and videos: `python -m src.predict ckpt_path=FILE input=FILE_OR_DIR`."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from src.cli.command import command, save_resolved
 from src.runs.directory import RunDirectory
-from src.utils.errors import UserError
+from src.utils.errors import UserError, nearest
 
 log = logging.getLogger("src.predict")  # __name__ is __main__ here
 
@@ -23,6 +24,7 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
     data = build.datamodule(cfg)
     files = find_files(cfg.input)[: cfg.limit_samples]
     cfg = build.resolve_classes(cfg, data)
+    shown = None if cfg.classes is None else class_ids(cfg.classes, data.class_names)
     network, normalization = build.trained_network(cfg)
     cfg = build.resolve_normalization(cfg, normalization)
     save_resolved(cfg, run, show=cfg.print_config)
@@ -32,11 +34,33 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
     segmenter = build.segmenter(cfg, network, normalization)
     trainer = Trainer(run.path)
     failed = trainer.predict(
-        segmenter, files, read_file, output, data.palette, limit_frames=cfg.limit_samples
+        segmenter,
+        files,
+        read_file,
+        output,
+        data.palette,
+        limit_frames=cfg.limit_samples,
+        shown=shown,
+        opacity=cfg.alpha,
     )
     log.info("%d of %d files → %s", len(files) - len(failed), len(files), output)
     if failed:
         raise UserError(f"{len(failed)} of {len(files)} files failed: {'; '.join(failed[:3])}")
+
+
+def class_ids(wanted: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """The ids of classes by name.
+
+    Raises:
+        UserError: There is no class of a name.
+    """
+    for name in wanted:
+        if name not in class_names:
+            raise UserError(
+                f"classes={name}: no class of that name{nearest(name, class_names)}; known: "
+                + ", ".join(class_names)
+            )
+    return [class_names.index(name) for name in wanted]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Trains a network: `python -m src.train [overrides]`."""
+"""Trains a network: `python -m src.train [overrides]`; `--recipes` lists `conf/experiment`."""
+
+import sys
 
 from omegaconf import DictConfig
 
-from src.cli.command import command, save_resolved
+from src.cli.command import CONF_DIR, command, save_resolved
+from src.cli.recipes import recipes_table
 from src.runs.directory import RunDirectory
+from src.utils.console import console
 
 
 @command("train", resumable=True)
@@ -42,4 +46,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    train()
+    if "--recipes" in sys.argv[1:]:
+        console.print(recipes_table(CONF_DIR / "experiment"))
+    else:
+        train()

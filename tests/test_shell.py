@@ -1,9 +1,12 @@
 """What a shell brings to a command: completion, and the file .env."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -28,6 +31,25 @@ def test_groups_options_and_keys_are_completed():
     assert completions("python -m src.train seed=1 trainer.max_") == ["trainer.max_epochs="]
     assert completions("python -m src.eval metr") == ["metrics.", "metrics="]
     assert completions("python -m http.server ") == []
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_the_same():
+    script = (
+        "compdef() {}; compadd() { shift 4; print -l -- $@ }; _default() { print default }; "
+        f"source {ROOT}/completion.zsh; words=($0 -m $@); CURRENT=$#words; _src_complete"
+    )
+
+    def offered(*words: str) -> list[str]:
+        command = ["zsh", "-fc", script, sys.executable, *words]
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    models = ["model=fcn16s", "model=fcn32s", "model=fcn4s", "model=fcn8s"]
+    assert offered("src.train", "model=fcn") == models
+    assert offered("src.train", "seed=1", "trainer.max_") == ["trainer.max_epochs="]
+    assert offered("http.server", "x") == ["default"]
 
 
 def test_completion_does_not_import_mindspore():

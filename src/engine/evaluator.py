@@ -1,9 +1,12 @@
 """Evaluation at native resolution: one confusion matrix over a whole split."""
 
 import copy
+import csv
+import io
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +16,7 @@ from src.device.process_group import ProcessGroup
 from src.engine.segmenter import Segmenter
 from src.utils.console import class_table, console, html_table, scores_table
 from src.utils.errors import UserError
-from src.utils.files import write_json
+from src.utils.files import write_json, write_text
 from src.utils.map_ahead import map_ahead
 from src.utils.palette import voc_palette
 
@@ -44,6 +47,22 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Writes `eval.json`."""
         write_json(path, self.as_dict())
+
+    def save_images(self, path: Path) -> list[ImageScores]:
+        """Writes the scores of each image as CSV; returns them, lowest mIoU first, NaN at the end.
+
+        The file is in the same order.
+        """
+        ordered = sorted(self.images, key=lambda i: (math.isnan(i.miou), i.miou))
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(field.name for field in fields(ImageScores))
+        writer.writerows(
+            ["" if isinstance(value, float) and math.isnan(value) else value for value in row]
+            for row in map(astuple, ordered)
+        )
+        write_text(path, text.getvalue())
+        return ordered
 
     def show(self, title: str) -> None:
         """Prints the scores and the per-class table, in percent."""

@@ -24,6 +24,8 @@ def write_predictions(
     output: Path,
     palette: np.ndarray,
     limit_frames: int | None = None,
+    shown: Sequence[int] | None = None,
+    opacity: float = 0.5,
 ) -> list[str]:
     """Writes `<stem>.png` (class ids), `<stem>_palette.png` and `<stem>_overlay.png` of an image.
 
@@ -37,6 +39,8 @@ def write_predictions(
         output: Folder of the pictures; what it holds is not overwritten.
         palette: C×3 uint8 RGB.
         limit_frames: Only so many frames of a video.
+        shown: Ids of the classes that overlays show; None shows all.
+        opacity: Of overlays, from 0 to 1.
 
     Returns:
         A line for each file that could not be segmented to its end.
@@ -71,7 +75,9 @@ def write_predictions(
         ids = segmenter.predict(image)
         write_ids(stem.with_name(f"{stem.name}.png"), ids)
         write_palette(stem.with_name(f"{stem.name}_palette.png"), ids, palette)
-        return overlay(image, ids, palette)
+        if shown is not None:
+            ids = np.where(np.isin(ids, shown), ids, 255)  # as void, which stays clear
+        return overlay(image, ids, palette, opacity)
 
     with progress() as bar:
         task = bar.add_task("predicting", total=len(files))

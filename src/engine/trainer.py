@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -388,7 +389,7 @@ class Trainer:
         read: Callable[[Path], np.ndarray | Video],
         output: Path,
         palette: np.ndarray,
-        limit_frames: int | None = None,
+        **options: Any,
     ) -> list[str]:
         """Writes the pictures of images and videos, see `src.engine.prediction`."""
-        return write_predictions(segmenter, files, read, output, palette, limit_frames)
+        return write_predictions(segmenter, files, read, output, palette, **options)

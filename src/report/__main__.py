@@ -1,11 +1,13 @@
-"""Compares runs: `python -m src.report [DIR] [output=FILE.html]`.
+"""Compares runs: `python -m src.report [DIR] [output=FILE.html] [--open]`.
 
-Prints a table over the runs in DIR (experiments/), seeds grouped as mean ± std, and writes one
-HTML page, and a CSV, a Markdown and a PNG file of the same name (DIR/report.html).
+Prints a table over the runs in DIR (experiments/), seeds and folds grouped as mean ± std, and
+writes one HTML page, and a CSV, a Markdown and a PNG file of the same name (DIR/report.html);
+--open shows the page in a browser.
 """
 
 import os
 import sys
+import webbrowser
 from pathlib import Path
 
 from src.cli.environment import provide_home
@@ -24,7 +26,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: An argument is not understood, or there are no runs.
     """
-    root, output = _parse(arguments)
+    root, output = _parse([argument for argument in arguments if argument != "--open"])
     if output.parent.is_dir() and not os.access(output.parent, os.W_OK):
         raise UserError(f"{output.parent}: not writable; give output=FILE.html in another folder")
     overview = Overview.of(read_runs(root))
@@ -43,6 +45,8 @@ def main(arguments: list[str]) -> None:
         also = ".csv, .md and .png"
     write_text(output, page(overview, root, output.parent))
     console.print(f"{output}, and as {also}", soft_wrap=True)
+    if "--open" in arguments and not webbrowser.open(output.resolve().as_uri()):
+        console.print("no browser can be started here: open the page by hand")
 
 
 def _parse(arguments: list[str]) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from src.device.process_group import ProcessGroup
 from src.engine.callbacks import figures
 from src.engine.callbacks.figures import Figures, extreme_images, spread, weights_of
 from src.engine.checkpoint import save_weights
-from src.engine.evaluator import Evaluator
+from src.engine.evaluator import Evaluation, Evaluator, ImageScores
 from src.metrics import ConfusionMatrix
 
 NAN = float("nan")
@@ -120,7 +120,7 @@ def test_a_run_ends_with_its_figures_each_image_predicted_once_more_at_most(tmp_
     assert logger.masks == ["image0", "image3"]
     columns = ["class", "iou", "acc", "dice", "precision", "recall"]
     assert logger.table[0] == [*columns, "target_pixels", "pred_pixels"]
-    assert logger.table[1] == ["ground", 0.625, 1.0, 200, 320]
+    assert logger.table[1] == ["ground", 0.625, 1.0, 400 / 520, 0.625, 1.0, 200, 320]
 
 
 def test_a_figure_that_fails_is_a_warning_and_the_others_are_drawn(tmp_path, monkeypatch):
@@ -163,3 +163,12 @@ def test_an_older_best_epoch_is_predicted_with_its_own_weights(tmp_path, monkeyp
     (tmp_path / "best.ckpt").touch()
     run_to_end(tmp_path, Figures(), best_epoch=1)
     assert lent == [tmp_path / "best.ckpt"]
+
+
+def test_scores_by_image_are_written_worst_first_and_those_without_a_score_last(tmp_path):
+    images = (ImageScores("b", 0.5, 0.75), ImageScores("void", NAN, NAN), ImageScores("a", 1, 0.25))
+    evaluation = Evaluation({}, {}, np.zeros((2, 2)), {}, images)
+    ordered = evaluation.save_images(tmp_path / "per_image.csv")
+    assert [image.name for image in ordered] == ["a", "b", "void"]
+    lines = (tmp_path / "per_image.csv").read_text().splitlines()
+    assert lines == ["name,pixel_acc,miou", "a,1,0.25", "b,0.5,0.75", "void,,"]

@@ -269,3 +269,12 @@ def test_values_are_short():
     assert show("src.models.backbones.vgg.VGG") == "VGG" and show("data/x.y") == "data/x.y"
     assert show([0.5, None, True]) == "[0.5, null, true]" and show(1e-4) == "0.0001"
     assert duration(3725.4) == "1:02:05" and duration(float("nan")) == "–"
+
+
+def test_the_page_is_opened_where_asked_for(experiments, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    main([str(experiments)])
+    assert opened == []
+    main([str(experiments), "--open"])
+    assert opened == [(experiments / "report.html").as_uri()]
