@@ -8,7 +8,7 @@ from src.device import runtime
 from tests.aarch64_wheels import PYTHONS, SOURCE, pins, table
 
 # Pure Python, of which the index has the source alone
-BUILT = {"antlr4-python3-runtime", "soupsieve"}
+BUILT = {"antlr4-python3-runtime"}
 
 
 def test_each_pin_was_looked_up_for_aarch64():
