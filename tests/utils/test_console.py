@@ -53,10 +53,12 @@ def test_brackets_in_names_are_shown():
 
 
 def test_a_table_as_html_has_its_cells_and_escapes_names():
-    row = {"iou": 0.5, "acc": float("nan"), "target_pixels": 3}
+    ratios = {"iou": 0.5, "dice": 0.25, "precision": 1.0, "recall": float("nan")}
+    row = {**ratios, "target_pixels": 3}
     shown = html_table(class_table("by class", {"<b>": row, "road": row}))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
-    assert cells == ["&lt;b&gt;", "50.00", "–", "50.00", "road", "50.00", "–", "50.00"]
+    numbers = ["50.00", "25.00", "100.00", "–", "50.00"]
+    assert cells == ["&lt;b&gt;", *numbers, "road", *numbers]
 
 
 def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(monkeypatch):
