@@ -9,8 +9,8 @@ from src.device import cpu_convolutions as convolutions
 from src.device.cpu_convolutions import MANY_CHANNELS, use_cpu_convolutions, use_own_convolutions
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
+from src.device.cpu_convolutions.native.compilation import compiled_library
 from src.device.cpu_convolutions.native.layers import Convolution
-from src.device.cpu_convolutions.native.library import compiled_library
 from src.device.cpu_convolutions.permutation import PermuteRows
 from src.device.cpu_convolutions.winograd import POINTS, WinogradConv2d, transforms
 from src.engine.segmenter import Segmenter

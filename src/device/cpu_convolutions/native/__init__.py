@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mindspore import nn, ops
 
 from src.device.cpu_convolutions.native import layers
-from src.device.cpu_convolutions.native.library import compiled_library
+from src.device.cpu_convolutions.native.compilation import compiled_library
 
 # Of a 1×1 convolution; a larger matrix takes long to be packed, and oneDNN multiplies as fast
 MOST_WEIGHTS = 1 << 20

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.device.cpu_convolutions.native.library import operator
+from src.device.cpu_convolutions.native.compilation import operator
 
 DEPTHWISE_KERNELS = (3, 5, 7)
 
