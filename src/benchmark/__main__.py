@@ -55,7 +55,7 @@ def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
 
 
 def _names(only: Any) -> list[str]:
-    """What is to be measured, in order."""
+    """The names of the measurements, in order."""
     chosen = NAMES if only is None else list(only) if isinstance(only, ListConfig) else [only]
     for name in chosen:
         if name not in NAMES:

@@ -1,4 +1,4 @@
-"""What races whom, and what is told of it: one dict a measurement, as the JSON file has it."""
+"""The measurements and their results, a dict a measurement as in the JSON file."""
 
 import importlib.util
 import logging
@@ -113,7 +113,7 @@ def startup(cfg: DictConfig) -> Measured:
 
 
 def _summarized(results: dict[str, Result]) -> Measured:
-    """Ours, and each rival below its name with the ratio ours / theirs."""
+    """Our result, and each rival's by name with the ratio ours / theirs."""
     ours = results["ours"]
     told = ours.as_dict()
     for name, result in results.items():

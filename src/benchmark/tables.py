@@ -1,4 +1,4 @@
-"""What a person sees of a benchmark."""
+"""The tables of a benchmark on the screen."""
 
 from typing import Any
 

@@ -59,7 +59,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """What a contender took. Without `seconds` there is an `error`, or it was `beyond` patience."""
+    """The times of a contender. Without `seconds` there is an `error`, or it exceeded `beyond`."""
 
     seconds: list[float] = field(default_factory=list)
     first_seconds: float | None = None  # compilation and the first run
@@ -91,7 +91,7 @@ class Result:
 
 
 def race(contenders: dict[str, Contender], cfg: DictConfig, rounds: int) -> dict[str, Result]:
-    """Sets all contenders up, lets each run once a round, and tells what they took.
+    """Sets up all contenders, runs each once a round, and returns their times.
 
     Raises:
         UserError: A contender did.

@@ -56,7 +56,7 @@ class EvalSamples(Sequence[EvalSample]):
 
 
 class SegDataModule:
-    """Everything a run asks of a dataset; nothing is read before `prepare`.
+    """A dataset for training and evaluation; nothing is read before `prepare`.
 
     Args:
         root: Folder (or file) of the dataset, given to `source`.
@@ -250,7 +250,7 @@ class SegDataModule:
         )
 
     def _prepared(self, split: str) -> PreparedSplit:
-        """A split that the source has, converted once."""
+        """A split of the source, converted at its first use."""
         if split not in self._splits:
             self.source.prepare()
             if (record := self.source.record_file(split)) is not None:

@@ -1,4 +1,4 @@
-"""Image files as they come from users: found, and decoded after a look at their soundness."""
+"""Finding and decoding of users' image files, with checks for damaged ones."""
 
 import glob
 import io

@@ -1,4 +1,4 @@
-"""From encoded bytes to a training pair: decode, sample one window, normalise.
+"""From encoded bytes to a training pair: decode, sample one crop, normalise.
 
 Image and label always go through the same function, so the pair cannot drift apart.
 """
@@ -137,7 +137,7 @@ class TrainTransform:
 def network_input(
     crop: np.ndarray, label: np.ndarray, padding: Sequence[Region], normalization: Normalization
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normalises what `TrainTransform` gives; padding is 0 afterwards.
+    """Normalises the result of `TrainTransform`; padding is 0 afterwards.
 
     Returns a 3×h×w float32 image in the network's colour order and an h×w int32 label.
     """
@@ -148,7 +148,7 @@ def network_input(
 
 
 class PhotometricJitter:
-    """Random brightness, contrast, saturation and hue of the window, each with probability 0.5.
+    """Random brightness, contrast, saturation and hue of the crop, each with probability 0.5.
 
     The recipe is SSD's photometric distortion (Liu et al. 2016), with half of its range of hues:
     the 18 there are of OpenCV's units, of two degrees each.

@@ -1,4 +1,4 @@
-"""Starts a command on several ranks of this machine: `python -m src.distributed 2 train …`.
+"""Starts a command in several processes of this machine: `python -m src.distributed 2 train …`.
 
 The ranks find each other as under MindSpore's own launcher, msrun: by its environment variables and
 a scheduler process. Beyond it, the screen is that of rank 0, whatever MindSpore writes goes to the
@@ -27,7 +27,7 @@ PATIENCE = 5  # seconds that the others get to end by themselves after the first
 
 
 class Job:
-    """The processes of one command on several ranks.
+    """The processes of one command.
 
     Args:
         size: Number of ranks.
@@ -42,7 +42,7 @@ class Job:
         self.processes: dict[int, subprocess.Popen] = {}
 
     def run(self) -> int:
-        """Starts the ranks and waits for them; returns the exit code of the job."""
+        """Starts the processes and waits for them; returns the exit code of the job."""
         shared = {
             "MS_WORKER_NUM": str(self.size),
             "RANK_SIZE": str(self.size),
@@ -83,7 +83,7 @@ class Job:
             )
 
     def _wait(self) -> int:
-        """Waits until all ranks have ended well or one has not."""
+        """Waits until all processes have succeeded or one has failed."""
         while True:
             codes = {rank: process.poll() for rank, process in self.processes.items()}
             if all(code == 0 for code in codes.values()):
@@ -103,7 +103,7 @@ class Job:
         return min(ended.items())
 
     def _end(self, rank: int, code: int) -> int:
-        """Ends the other ranks and says why, unless rank 0 has; returns the exit code."""
+        """Ends the other processes and says why, unless rank 0 has; returns the exit code."""
         for process in self.processes.values():
             process.kill()
             process.wait()

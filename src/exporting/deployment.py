@@ -1,4 +1,4 @@
-"""The network as a file holds it."""
+"""The network in the form that is exported."""
 
 import mindspore as ms
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whether a file computes what the network computes."""
+"""Parity of an exported file with the network."""
 
 import logging
 from collections.abc import Callable

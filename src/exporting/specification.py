@@ -1,4 +1,4 @@
-"""What a file is to hold, and what it says of itself."""
+"""The form of an exported file, and its metadata."""
 
 import json
 import re
@@ -58,7 +58,7 @@ class Specification:
         skip_scales: Sequence[float],
         multiple: int,
     ) -> dict[str, str]:
-        """What a user of the file must know, as texts; lists are JSON.
+        """The metadata that a user of the file needs, as texts; lists are JSON.
 
         Args:
             normalization: What the network expects, also when the file does it itself.

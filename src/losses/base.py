@@ -63,7 +63,7 @@ def targets(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 
 
 def softmax_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """z = logits minus their largest, N×C×H×W, and log Σ exp z, N×H×W.
+    """Terms of a stable log-softmax: z = logits - max, N×C×H×W, and log Σ exp z, N×H×W.
 
     A third of the time of `ops.cross_entropy` on the CPU, forward and backward.
     """

@@ -1,4 +1,4 @@
-"""Weights from files into networks, whatever names the file gives them."""
+"""Loading of weights from files into networks, with the names of many frameworks."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ _HEAD = ("backbone.conv6.", "backbone.conv7.")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the parameters of a file and of a network.
+    """Which parameters of a file and of a network matched.
 
     Attributes:
         key_map: Whose names the file has.
@@ -138,7 +138,7 @@ def _best_key_map(key_maps: Sequence[KeyMap], stored: Collection[str]) -> tuple[
 
 
 def _exported_normalization(path: str | Path) -> Normalization | None:
-    """What a safetensors file of ours says that its weights expect."""
+    """The normalisation in the metadata of a safetensors file of ours."""
     if Path(path).suffix != ".safetensors":
         return None
     with safe_open(path, framework="np") as file:

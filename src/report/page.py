@@ -220,7 +220,7 @@ def _data(overview: Overview, color: dict[str, tuple[int, int]]) -> dict[str, An
 
 
 def _about(run: Run, overview: Overview) -> str:
-    """What sets the run apart, in few words, for the legend."""
+    """A short description of what distinguishes a run, for the legend."""
     config = experiment(run)
     keys = [d.key for d in overview.columns if d.key in config][:4] + ["seed"]
     keys += ["dataset.fold"] * (config.get("dataset.fold") is not None)

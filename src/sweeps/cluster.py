@@ -131,7 +131,7 @@ class SlurmQueue:
 
 
 class Submission:
-    """What a node of the cluster does: it runs the job in a process of its own.
+    """The function that a cluster node calls: it runs the job in a process of its own.
 
     When the time is up or the job is preempted, submitit calls `checkpoint` and queues what that
     gives, which goes on from the saved state.

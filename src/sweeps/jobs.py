@@ -57,7 +57,7 @@ class Job:
         return [*self.common, *self.overrides, *(["hydra.mode=RUN"] if recipe else [])]
 
     def repeat_command(self) -> str:
-        """What a person types to repeat it."""
+        """The command line that repeats it, for a shell."""
         return shlex.join(["python", "-m", "src.train", *self.alone()])
 
     @property

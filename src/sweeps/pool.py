@@ -27,7 +27,7 @@ class Handle(Protocol):
 
 
 class Watcher:
-    """Is told how the jobs come along; this one has nothing to do with them."""
+    """Receives the progress of jobs; the base class ignores it."""
 
     def look(self, job: Job) -> None:
         """The job is at work, or has just stopped; called a few times a second."""

@@ -1,4 +1,4 @@
-"""Each job is a process: how it is begun, and what is said of one that could not say it itself."""
+"""Jobs as processes: starting them, and the summaries of those that died without one."""
 
 import os
 import signal

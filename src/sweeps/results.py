@@ -1,4 +1,4 @@
-"""What came out of a sweep: the table over its jobs, and the best of them."""
+"""The results of a sweep: the table over its jobs, and the best of them."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ _DEFAULT_MONITOR = "val/miou"
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of a job."""
+    """The result of a job."""
 
     job: Job
     run: Run  # its one score is the monitored value of the best weights; NaN if there is none

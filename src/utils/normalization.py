@@ -1,4 +1,4 @@
-"""What the weights expect of an image: colour order, mean and standard deviation."""
+"""The normalisation of images that weights expect: colour order, mean, standard deviation."""
 
 from dataclasses import dataclass
 

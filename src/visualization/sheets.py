@@ -41,7 +41,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the ids mean."""
+    """The names and colours of class ids."""
 
     names: Sequence[str]
     palette: np.ndarray  # C×3 uint8 RGB

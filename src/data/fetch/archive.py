@@ -1,4 +1,4 @@
-"""Archives unpacked into a folder of their own, and nowhere else."""
+"""Downloading and safe unpacking of archives."""
 
 import logging
 import lzma

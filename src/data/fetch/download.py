@@ -1,4 +1,4 @@
-"""Files from the network: fetched once, checked, and named only when whole."""
+"""Downloads: fetched once, checked, and given their name only when complete."""
 
 import hashlib
 import logging
@@ -203,7 +203,7 @@ def _file_name(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The operating system's words, which requests hides below several layers of its own."""
+    """The operating system's error message, which requests wraps in several layers."""
     if isinstance(error, requests.Timeout):
         return "timed out"
     cause: BaseException | None = error

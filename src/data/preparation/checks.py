@@ -1,4 +1,4 @@
-"""Whether an image and its label can be trained on, and the bytes that go into MindRecord."""
+"""Checks of an image and its label, and their encoding for MindRecord."""
 
 import io
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
 
 
 def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str) -> Pair:
-    """Looks at a row of a MindRecord file with the eyes of the training.
+    """Checks a row of a MindRecord file, decoded as in training.
 
     Raises:
         Problem: An image cannot be decoded, or the two do not fit together.

@@ -1,4 +1,4 @@
-"""From a source's files to one MindRecord file a split: checked, converted once, never in part.
+"""Conversion of a source's files to one MindRecord file a split: checked, done once, atomic.
 
     <directory>/<split>-<fingerprint>/    data.mindrecord  data.mindrecord.db  report.json
     <directory>/<split>-problems.txt      why the last attempt was refused

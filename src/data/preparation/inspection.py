@@ -1,4 +1,4 @@
-"""All samples of a split through one check: in parallel, in order, refused together."""
+"""Checks all samples of a split in parallel; problems are reported together."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence

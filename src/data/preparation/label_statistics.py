@@ -1,4 +1,4 @@
-"""What a split holds: counts, sizes, the histogram of its labels."""
+"""Statistics of a split: counts, image sizes, the histogram of its labels."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Label files as class ids, whatever way they are stored. Nothing is guessed.
+"""Reading of label files as class ids. Nothing is guessed.
 
 A file holds numbers (grey values, palette indices, the matrix of a `.mat` file), colours, or both,
 as a palette image does. What says which of them are the class ids:
@@ -34,7 +34,7 @@ _PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the numbers and colours of label files stand for.
+    """The meaning of the numbers and colours of label files.
 
     Args:
         num_classes: Class ids are 0 to `num_classes` - 1.
@@ -180,7 +180,7 @@ def ids_of_numbers(numbers: np.ndarray, rules: LabelRules, file: Path | str) -> 
 
 
 def explain_ids(stored: Mapping[int, int], rules: LabelRules) -> str:
-    """What the numbers in the label files of a split may mean if they cannot be the class ids.
+    """A hint on what the numbers in label files may mean if they cannot be class ids.
 
     Args:
         stored: Pixels of every number.

@@ -1,4 +1,4 @@
-"""What is wrong with a file, found while a dataset is prepared."""
+"""Problems of files found while a dataset is prepared."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Annotations, shapes that bear the name of a class, as labels: what the two formats share."""
+"""Labels drawn from annotated shapes: the common part of LabelMe's and COCO's formats."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ VOID = 255  # as a number in what is drawn: class ids end at 254
 
 @dataclass(frozen=True)
 class LabelIds:
-    """What the label of a shape stands for.
+    """The class id of a shape's label.
 
     Attributes:
         class_names: Labels that are classes, in the order of the ids.

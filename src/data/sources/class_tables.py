@@ -19,7 +19,7 @@ _VOID = "ignored"  # VOC's void in tables in its manner
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What a dataset says of its classes.
+    """The table of classes that a dataset comes with.
 
     Attributes:
         names: In the order of the ids; None if it says nothing.

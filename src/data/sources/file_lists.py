@@ -1,4 +1,4 @@
-"""Names and files: split lists, folders indexed by stem, and the pairs that follow from both."""
+"""Split lists, folders indexed by stem, and the pairing of images and labels."""
 
 import difflib
 from collections import Counter
@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a split lists: a name, with files where it lists these."""
+    """An entry of a split list: a name, with the files if they are listed."""
 
     name: str
     image: Path | None = None

@@ -1,4 +1,4 @@
-"""Where the pairs of images and labels are: a dataset layout becomes lists of files."""
+"""A folder of images and a folder of labels."""
 
 import hashlib
 import logging
@@ -120,7 +120,7 @@ class FolderSource(Source):
         return pair(entries, images, labels, origin)
 
     def _entries(self, split: str, images: Files, whole: bool) -> tuple[list[Entry], Path]:
-        """What a split has of all images, and the list or the folder that says so.
+        """The entries of a split, and the list or folder they come from.
 
         Args:
             whole: All of them are of this split.
