@@ -172,6 +172,17 @@ def test_pixels_and_channels_of_any_number_make_whole_products():
             assert_equal(ours[key], value)
 
 
+@pytest.mark.slow
+def test_gradients_are_the_same_to_the_bit_each_time():
+    layer = nn.Conv2d(64, 96, 1, weight_init=Normal(1))
+    use_cpu_convolutions(layer)
+    images = normal(8, 64, 64, 64)
+    first = all_values(layer, images)
+    for _ in range(5):
+        again = all_values(layer, images)
+        assert all(np.array_equal(again[key], value) for key, value in first.items())
+
+
 def test_activations_reach_their_limits_and_keep_nan():
     x = np.array([-1e30, -100, -20, 0, 20, 100, 1e30, np.nan], np.float32)
     for layer in (Swish(), nn.GELU()):

@@ -404,10 +404,9 @@ void PointwiseWeightGradient(int64_t images, int64_t rows, int64_t columns, int6
   const int64_t all_rows = RoundUp(rows, kDotRows), all_columns = RoundUp(columns, kDotColumns);
   const int64_t parts = std::min<int64_t>(num_threads, groups * chunks);
   std::vector<float> sums(parts * all_rows * all_columns);
-  std::atomic<int64_t> next{0};
-  Parallel(parts, [&](int64_t part) {
+  Parallel(parts, [&](int64_t part) {  // of fixed tasks: the order of a sum decides its last bits
     std::vector<float> a(all_rows * pitch), b(all_columns * pitch);
-    for (int64_t task; (task = next++) < groups * chunks;) {
+    for (int64_t task = groups * chunks * part / parts; task < groups * chunks * (part + 1) / parts; task++) {
       const int64_t begin = task % chunks * chunk, width = std::min(chunk, size - begin);
       const int64_t first = task / chunks * group, count = std::min(group, images - first);
       auto gather = [&](const float *from, int64_t channels, std::vector<float> &to) {
