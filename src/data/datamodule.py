@@ -117,8 +117,9 @@ class SegDataModule:
         found = self.source.class_names
         if num_classes is None and not (found or class_names):
             self.source.prepare()  # the root may be absent, which is to be told first
-            if hasattr(self.source, "samples"):
-                self.source.samples(self._joined[self._divided][0])
+            first = self._joined[self._divided][0]
+            if self.source.record_file(first) is None:
+                self.source.samples(first)
         self.class_names = _class_names(class_names, found, num_classes)
         self.num_classes = len(self.class_names)
         self.ignore_index = ignore_index

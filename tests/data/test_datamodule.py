@@ -10,6 +10,7 @@ import pytest
 
 from src.data.datamodule import SegDataModule
 from src.data.sources.folder import FolderSource
+from src.data.sources.records import RecordSource
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
 
@@ -177,6 +178,12 @@ def test_a_folder_without_images_is_told_before_class_names_are_asked_for(tmp_pa
     expected = "holds no images" if made else "no such folder"
     with pytest.raises(UserError, match=expected):
         module(tmp_path / "set", tmp_path, num_classes=None)
+
+
+def test_mindrecord_files_want_the_number_of_classes(tmp_path):
+    (tmp_path / "train.mindrecord").write_bytes(b"")
+    with pytest.raises(UserError, match="num_classes=0: expected 2 to 255"):
+        SegDataModule(tmp_path, RecordSource, tmp_path / "prepared")
 
 
 def test_ids_and_colours_must_be_as_many_as_the_classes(root, tmp_path):
