@@ -184,7 +184,7 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
     logger.log_masks(
         "predictions", [Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")], CLASSES
     )
-    logger.log_best({"val/miou": 0.5})
+    logger.log_best({"epoch": 1, "step": 5, "val/miou": 0.5})
     logger.close(failed=False)
     found = events(tmp_path / "tensorboard")
     (figure,) = found.Images("figures/curves")
@@ -197,7 +197,9 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
     (table,) = found.Tensors("per_class/text_summary")
     assert b"| square | nan |" in table.tensor_proto.string_val[0]
     hparams = events(tmp_path / "tensorboard" / "hparams")
-    assert hparams.Scalars("best/val/miou")[0].value == 0.5
+    assert hparams.Tags()["scalars"] == ["val/miou"]
+    (best,) = hparams.Scalars("val/miou")
+    assert (best.step, best.value) == (5, 0.5)
     assert "_hparams_/session_start_info" in hparams.summary_metadata
 
 

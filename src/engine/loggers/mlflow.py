@@ -132,7 +132,7 @@ class MlflowLogger(Tracker):
         self.send(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
+        best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda client: self._log_metrics(client, best))
 
     def close(self, failed: bool) -> None:

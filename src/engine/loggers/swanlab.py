@@ -113,7 +113,7 @@ class SwanLabLogger(Tracker):
         self.send(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
+        best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda run: run.log(best, step=self._step))
 
     def close(self, failed: bool) -> None:

@@ -72,8 +72,10 @@ class TensorBoardLogger(Tracker):
         self.send(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
-        self.send(lambda writer: writer.add_hparams(self._hparams, best, name="hparams"))
+        """The scores lie on their curves, at the step that they are of."""
+        best = {key: value for key, value in scores.items() if key.startswith("val/")}
+        step = int(scores.get("step", self._step))
+        self.send(lambda writer: writer.add_hparams(self._hparams, best, "hparams", step))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self._step}
