@@ -203,6 +203,19 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
     assert "_hparams_/session_start_info" in hparams.summary_metadata
 
 
+def test_tensorboard_has_scalars_alone_where_asked_to(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "curves.png")
+    logger = started(TensorBoardLogger(tmp_path, scalars_only=True))
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.log_images([tmp_path / "curves.png"])
+    logger.log_table("per_class", ["class"], [["ground"]])
+    logger.log_best({"val/miou": 0.5})
+    logger.close(failed=False)
+    assert len(list(tmp_path.rglob("events.*"))) == 1
+    tags = {kind: names for kind, names in events(tmp_path / "tensorboard").Tags().items() if names}
+    assert tags == {"scalars": ["epoch", "train/loss"]}
+
+
 def test_without_the_package_tensorboard_is_off_and_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     logger = started(TensorBoardLogger(tmp_path))

@@ -52,7 +52,8 @@ class SwanLabLogger(Tracker):
         except Exception:  # protobuf's mismatch is a TypeError
             self.repair = (
                 "`pip install swanlab` beside MindSpore before 2.10 (2.10 needs a protobuf that "
-                "SwanLab excludes); else logger=tensorboard and, in an environment with SwanLab, "
+                "SwanLab excludes); else logger=tensorboard logger.tensorboard.scalars_only=true "
+                "and, in an environment with SwanLab and tensorboard, "
                 f"`swanlab convert -t tensorboard --tb-log-dir {self._output_dir}/tensorboard`"
             )
             raise
