@@ -65,6 +65,7 @@ class MlflowLogger(Tracker):
     def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(self._timeout))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
