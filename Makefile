@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train train-distributed eval predict bench check-device test test-quick coverage \
-	test-user test-notebook test-slurm notebook soak lint fix lock clean
+	test-user test-notebook test-mlflow test-slurm notebook soak lint fix lock clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -84,6 +84,10 @@ test-user: $(STAMP)  ## Whole commands as an ordinary user, in a clone with a .v
 test-notebook: $(STAMP)+notebook  ## Execute the notebooks of examples/, each in a kernel of its own
 	$(RUN) pytest -v --durations=0 tests/notebooks.py $(ARGS)
 
+test-mlflow: $(STAMP)  ## Runs logged to an MLflow server, in an environment made for it; MLFLOW=FILE takes one that is there
+	$(MAKE) --no-print-directory setup EXTRAS=mlflow
+	MLFLOW=$(MLFLOW) $(RUN) pytest -v tests/engine/mlflow_server.py $(ARGS)
+
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)
 
@@ -103,7 +107,7 @@ lock: $(STAMP)  ## Resolve the pins anew into requirements.lock
 	$(VENV)/bin/python -m pip install --quiet uv
 	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.10 --no-header \
 		--no-annotate --no-emit-index-url --extra test --extra lint --extra ascend --extra weights \
-		--extra notebook pyproject.toml -o requirements.lock
+		--extra notebook --extra mlflow pyproject.toml -o requirements.lock
 	$(RUN) tests.aarch64_wheels
 
 clean:  ## Remove .venv and caches; runs and data stay

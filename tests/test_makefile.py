@@ -28,7 +28,7 @@ def test_an_extra_that_is_none_is_refused_before_pip(tmp_path):
     assert "EXTRAS=ascent: pyproject.toml has no extra ascent" in done.stdout
 
 
-@pytest.mark.parametrize("extra", ["test", "lint", "ascend", "notebook"])
+@pytest.mark.parametrize("extra", ["test", "lint", "ascend", "notebook", "mlflow"])
 def test_what_an_extra_needs_is_pinned(extra):
     project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().split()}

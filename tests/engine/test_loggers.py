@@ -184,7 +184,7 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
     logger.log_masks(
         "predictions", [Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")], CLASSES
     )
-    logger.log_best({"val/miou": 0.5})
+    logger.log_best({"epoch": 1, "step": 5, "val/miou": 0.5})
     logger.close(failed=False)
     found = events(tmp_path / "tensorboard")
     (figure,) = found.Images("figures/curves")
@@ -197,8 +197,23 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
     (table,) = found.Tensors("per_class/text_summary")
     assert b"| square | nan |" in table.tensor_proto.string_val[0]
     hparams = events(tmp_path / "tensorboard" / "hparams")
-    assert hparams.Scalars("best/val/miou")[0].value == 0.5
+    assert hparams.Tags()["scalars"] == ["val/miou"]
+    (best,) = hparams.Scalars("val/miou")
+    assert (best.step, best.value) == (5, 0.5)
     assert "_hparams_/session_start_info" in hparams.summary_metadata
+
+
+def test_tensorboard_has_scalars_alone_where_asked_to(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "curves.png")
+    logger = started(TensorBoardLogger(tmp_path, scalars_only=True))
+    logger.log({"train/loss": 1.0}, epoch=1, step=1)
+    logger.log_images([tmp_path / "curves.png"])
+    logger.log_table("per_class", ["class"], [["ground"]])
+    logger.log_best({"val/miou": 0.5})
+    logger.close(failed=False)
+    assert len(list(tmp_path.rglob("events.*"))) == 1
+    tags = {kind: names for kind, names in events(tmp_path / "tensorboard").Tags().items() if names}
+    assert tags == {"scalars": ["epoch", "train/loss"]}
 
 
 def test_without_the_package_tensorboard_is_off_and_the_run_goes_on(tmp_path, monkeypatch):

@@ -278,3 +278,20 @@ def test_the_page_is_opened_where_asked_for(experiments, monkeypatch):
     assert opened == []
     main([str(experiments), "--open"])
     assert opened == [(experiments / "report.html").as_uri()]
+
+
+def test_the_page_links_to_the_trackers_that_have_a_run(tmp_path):
+    run = make_run(tmp_path / "a")
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {
+        "wandb_id": "abc", "wandb_url": "https://wandb.ai/me/p/runs/abc?a=1&b",
+        "mlflow_id": "0<1", "mlflow_url": "javascript:alert(1)",
+        "tensorboard_id": "tensorboard",
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "tensorboard").mkdir()
+    main([str(tmp_path)])
+    html = (tmp_path / "report.html").read_text()
+    assert '<a href="https://wandb.ai/me/p/runs/abc?a=1&amp;b">wandb</a>' in html
+    assert '<a href="a/tensorboard">tensorboard</a>' in html
+    assert "mlflow 0&lt;1" in html and "javascript" not in html

@@ -12,7 +12,7 @@ _GROUPS = ("dataset", "model", "loss", "optimizer", "scheduler", "trainer", "dev
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """What a run's config says of the experiment, by dotted key."""
+    """What a run's config says of the experiment, by dotted key; null is left out."""
     return dict(_leaves({group: config[group] for group in _GROUPS if group in config}))
 
 
@@ -36,4 +36,6 @@ def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
             for key, child in node.items()
             for leaf in _leaves(child, f"{path}.{key}" if path else str(key))
         ]
+    if node is None:
+        return []
     return [(path, node if isinstance(node, bool | int | float | str) else str(node))]

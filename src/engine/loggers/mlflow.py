@@ -65,6 +65,7 @@ class MlflowLogger(Tracker):
     def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(self._timeout))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
@@ -132,7 +133,7 @@ class MlflowLogger(Tracker):
         self.send(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
+        best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda client: self._log_metrics(client, best))
 
     def close(self, failed: bool) -> None:

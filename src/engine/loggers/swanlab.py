@@ -52,7 +52,8 @@ class SwanLabLogger(Tracker):
         except Exception:  # protobuf's mismatch is a TypeError
             self.repair = (
                 "`pip install swanlab` beside MindSpore before 2.10 (2.10 needs a protobuf that "
-                "SwanLab excludes); else logger=tensorboard and, in an environment with SwanLab, "
+                "SwanLab excludes); else logger=tensorboard logger.tensorboard.scalars_only=true "
+                "and, in an environment with SwanLab and tensorboard, "
                 f"`swanlab convert -t tensorboard --tb-log-dir {self._output_dir}/tensorboard`"
             )
             raise
@@ -113,7 +114,7 @@ class SwanLabLogger(Tracker):
         self.send(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
+        best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda run: run.log(best, step=self._step))
 
     def close(self, failed: bool) -> None:

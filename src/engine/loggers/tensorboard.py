@@ -19,6 +19,8 @@ class TensorBoardLogger(Tracker):
     Args:
         output_dir: The run directory.
         flush_seconds: Events are on the disk after so many seconds at the latest.
+        scalars_only: Leaves out figures, tables, predictions and hyperparameters, which
+            `swanlab convert` (0.10) cannot read.
     """
 
     name = "tensorboard"
@@ -26,9 +28,12 @@ class TensorBoardLogger(Tracker):
     repair = "make setup, which installs tensorboardX"
     run_id = "tensorboard"  # the folder below the run directory
 
-    def __init__(self, output_dir: str | Path, flush_seconds: int = 10) -> None:
+    def __init__(
+        self, output_dir: str | Path, flush_seconds: int = 10, scalars_only: bool = False
+    ) -> None:
         self.folder = Path(output_dir) / "tensorboard"
         self._flush_seconds = flush_seconds
+        self._scalars_only = scalars_only
         self._step = 0  # the newest that was logged
         self._hparams: dict[str, Any] = {}
         self._writer: Callable[..., Any] | None = None
@@ -56,11 +61,11 @@ class TensorBoardLogger(Tracker):
             for path in paths:
                 self._add_image(writer, f"figures/{path.stem}", Image.open(path).convert("RGB"))
 
-        self.send(send)
+        self._send_more(send)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         text = markdown_table(columns, rows)
-        self.send(lambda writer: writer.add_text(name, text, self._step))
+        self._send_more(lambda writer: writer.add_text(name, text, self._step))
 
     def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
         """One picture a case: image, label and prediction side by side."""
@@ -69,11 +74,13 @@ class TensorBoardLogger(Tracker):
             for case in cases:
                 self._add_image(writer, f"{name}/{case.name}", side_by_side(case, classes))
 
-        self.send(send)
+        self._send_more(send)
 
     def log_best(self, scores: Mapping[str, float]) -> None:
-        best = {f"best/{key}": value for key, value in scores.items()}
-        self.send(lambda writer: writer.add_hparams(self._hparams, best, name="hparams"))
+        """The scores lie on their curves, at the step that they are of."""
+        best = {key: value for key, value in scores.items() if key.startswith("val/")}
+        step = int(scores.get("step", self._step))
+        self._send_more(lambda writer: writer.add_hparams(self._hparams, best, "hparams", step))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self._step}
@@ -88,6 +95,10 @@ class TensorBoardLogger(Tracker):
     def close(self, failed: bool) -> None:
         self.send(lambda writer: writer.close())
         self._run = None
+
+    def _send_more(self, action: Callable[[Any], None]) -> None:
+        if not self._scalars_only:
+            self.send(action)
 
     def _add_image(self, writer: Any, tag: str, image: Any) -> None:
         writer.add_image(tag, np.asarray(image), self._step, dataformats="HWC")
