@@ -24,7 +24,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
     with build.trainer(cfg, run.tracker_ids) as trainer:
         save_resolved(cfg, run, show=cfg.print_config)
         run.update(device=cfg.device.target)
-        run.set_tracker_ids(trainer.tracker_ids)
+        run.set_trackers(trainer.tracker_ids, trainer.tracker_urls)
 
         group = trainer.process_group
         batches = data.train_batches(

@@ -82,9 +82,17 @@ def test_hydra_stays_at_the_door():
             assert not {name.split(".")[0] for name in imports(path)} & {"hydra", "omegaconf"}, path
 
 
-@pytest.mark.parametrize("tracker", ["wandb"])
-def test_a_tracker_is_imported_in_its_logger_alone(tracker):
-    logger = SRC / "engine" / "loggers" / f"{tracker}.py"
+@pytest.mark.parametrize(
+    "tracker, file",
+    [
+        ("wandb", "wandb"),
+        ("tensorboardX", "tensorboard"),
+        ("mlflow", "mlflow"),
+        ("swanlab", "swanlab"),
+    ],
+)
+def test_a_tracker_is_imported_in_its_logger_alone(tracker, file):
+    logger = SRC / "engine" / "loggers" / f"{file}.py"
     used = [p for p in SOURCES if tracker in {name.split(".")[0] for name in imports(p)}]
     assert used == [logger]
 

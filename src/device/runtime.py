@@ -152,6 +152,7 @@ def setup_device(
     choose_device(target, id)
     keep_freed_memory()
     ms.set_context(**context)
+    ms.set_recursion_limit(5000)  # of the compiler: HRNet with our layers passes the default, 1000
     if deterministic:
         make_deterministic()
     if target == "CPU":

@@ -173,6 +173,11 @@ class Trainer:
         """The ids of the run in trackers that are on, by logger name."""
         return {logger.name: logger.run_id for logger in self.loggers if logger.run_id}
 
+    @property
+    def tracker_urls(self) -> dict[str, str]:
+        """The pages of the run in trackers that have a server, by logger name."""
+        return {logger.name: logger.url for logger in self.loggers if logger.url}
+
     def fit(
         self,
         network: nn.Cell,

@@ -287,15 +287,26 @@ def _name(run: Run) -> str:
 
 
 def _more(run: Run, base: Path) -> str:
-    """Below a run's name: why it ended, links to its figures."""
+    """Below a run's name: why it ended, links to its figures and to the trackers that have it."""
     reason = f'<div class="more">{escape(run.reason)}</div>' if run.reason else ""
     found = {path.stem: path for path in run.figures}
     links = []
     for stem, text in _FIGURES.items():
         if stem in found:
-            address = quote(Path(os.path.relpath(found[stem], base)).as_posix())
-            links.append(f'<a href="{address}">{text}</a>')
+            links.append(_link(found[stem], base, text))
+    for name, (place, url) in run.trackers.items():
+        if url and url.startswith(("http://", "https://")):
+            links.append(f'<a href="{escape(url)}">{escape(name)}</a>')
+        elif (run.path / place).is_dir():
+            links.append(_link(run.path / place, base, name))
+        else:
+            links.append(escape(f"{name} {place}"))
     return reason + (f'<div class="more">{" ".join(links)}</div>' if links else "")
+
+
+def _link(path: Path, base: Path, text: str) -> str:
+    address = quote(Path(os.path.relpath(path, base)).as_posix())
+    return f'<a href="{address}">{escape(text)}</a>'
 
 
 def _badge(status: str, text: str = "") -> str:

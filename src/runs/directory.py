@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.runs.lock import hold
-from src.runs.summary import SUMMARY, read_summary
+from src.runs.summary import SUMMARY, TRACKER_ID, TRACKER_URL, read_summary, trackers
 from src.utils.errors import UserError
 from src.utils.files import write_json
 from src.utils.versions import versions
@@ -16,7 +16,6 @@ from src.utils.versions import versions
 log = logging.getLogger(__name__)
 
 RESOLVED_CONFIG = "config.resolved.yaml"
-_ID = "_id"  # ends the keys of ids in trackers
 
 
 class RunDirectory:
@@ -77,12 +76,12 @@ class RunDirectory:
     @property
     def tracker_ids(self) -> dict[str, str]:
         """The ids of the run in trackers such as W&B, by logger name."""
-        ids = {k.removesuffix(_ID): v for k, v in self._summary.items() if k.endswith(_ID)}
-        return {name: value for name, value in ids.items() if value is not None}
+        return {name: tracker.id for name, tracker in trackers(self._summary).items()}
 
-    def set_tracker_ids(self, ids: Mapping[str, str]) -> None:
-        """Writes ids of trackers into `summary.json`, as `wandb_id` and so on."""
-        self._summary |= {f"{name}{_ID}": value for name, value in ids.items()}
+    def set_trackers(self, ids: Mapping[str, str], urls: Mapping[str, str]) -> None:
+        """Writes ids and pages in trackers into `summary.json`: `wandb_id`, `wandb_url` …"""
+        self._summary |= {f"{name}{TRACKER_ID}": value for name, value in ids.items()}
+        self._summary |= {f"{name}{TRACKER_URL}": value for name, value in urls.items()}
         self.update()
 
     def _take_over(self) -> None:
@@ -90,7 +89,7 @@ class RunDirectory:
         before = read_summary(self.path)
         self._seconds_before = before.get("seconds", 0.0)
         for key, value in before.items():
-            if key in ("best", "last") or key.endswith(_ID):
+            if key in ("best", "last") or key.endswith((TRACKER_ID, TRACKER_URL)):
                 self._summary[key] = value
         changed = {
             name: f"{old} → {self._summary['versions'].get(name)}"
@@ -132,7 +131,7 @@ class FollowedDirectory(RunDirectory):
         """Only the main process has trackers."""
         return {}
 
-    def set_tracker_ids(self, ids: Mapping[str, str]) -> None:
+    def set_trackers(self, ids: Mapping[str, str], urls: Mapping[str, str]) -> None:
         """Only the main process has trackers."""
 
     def update(self, **values: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from src.runs.directory import RESOLVED_CONFIG
-from src.runs.summary import SUMMARY
+from src.runs.summary import SUMMARY, Tracked, trackers
 from src.utils.curves import Curve, read_curves
 from src.utils.errors import UserError, error_summary
 from src.utils.files import read_json
@@ -23,7 +23,16 @@ log = logging.getLogger(__name__)
 SCORES = ("miou", "macc", "pixel_acc", "fwiou")
 _COMPOSED_CONFIG = Path(".hydra", "config.yaml")
 _METRICS, _EVALUATION = "metrics.csv", "eval.json"
-_NO_RUNS = {"checkpoints", "figures", "predictions", "wandb", "results", ".hydra"}
+_NO_RUNS = {
+    "checkpoints",
+    "figures",
+    "predictions",
+    "wandb",
+    "tensorboard",
+    "swanlog",
+    "results",
+    ".hydra",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Run:
     curves: dict[str, Curve] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     figures: tuple[Path, ...] = ()
+    trackers: dict[str, Tracked] = field(default_factory=dict)  # by name
 
 
 def read_runs(root: Path) -> list[Run]:
@@ -109,6 +119,7 @@ def read_run(path: Path, name: str) -> Run:
         curves=curves,
         protocol=_part(evaluation, "protocol"),
         figures=tuple(sorted(path.glob("figures/*.png"))),
+        trackers=trackers(summary),
     )
 
 

@@ -13,7 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from src.device.cpu_convolutions import native, use_cpu_convolutions, use_own_convolutions
-from src.device.cpu_convolutions.native import library as kernels
+from src.device.cpu_convolutions.native import compilation as kernels
 
 pytestmark = pytest.mark.skipif(kernels.compiled_library() is None, reason="no C++ compiler")
 

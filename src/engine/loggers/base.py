@@ -25,6 +25,11 @@ class Logger:
         """What a resumed run is given to go on with the same record; None while it is off."""
         return None
 
+    @property
+    def url(self) -> str | None:
+        """The run's page, without credentials; None while it is off or without a server."""
+        return None
+
     def start(self, config: Mapping[str, Any], resume_id: str | None) -> None:
         """Called once before anything is logged.
 

@@ -9,10 +9,8 @@ import numpy as np
 from PIL import Image
 
 from src.engine.loggers.base import Tracker
-from src.visualization.overlays import colorize
+from src.engine.loggers.formats import hyperparameters, markdown_table, side_by_side
 from src.visualization.sheets import Case, Classes
-
-_HPARAM_GROUPS = ("dataset", "model", "loss", "optimizer", "scheduler", "trainer", "device", "seed")
 
 
 class TensorBoardLogger(Tracker):
@@ -38,7 +36,7 @@ class TensorBoardLogger(Tracker):
     def open(self, config: Mapping[str, Any], resume_id: str | None) -> Any:
         from tensorboardX import SummaryWriter
 
-        self._hparams = dict(_leaves({g: config[g] for g in _HPARAM_GROUPS if g in config}))
+        self._hparams = hyperparameters(config)
         self._writer = functools.partial(
             SummaryWriter, str(self.folder), flush_secs=self._flush_seconds
         )
@@ -61,9 +59,7 @@ class TensorBoardLogger(Tracker):
         self.send(send)
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        cells = [[f"{c:.4g}" if isinstance(c, float) else str(c) for c in line] for line in lines]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+        text = markdown_table(columns, rows)
         self.send(lambda writer: writer.add_text(name, text, self._step))
 
     def log_masks(self, name: str, cases: Sequence[Case], classes: Classes) -> None:
@@ -71,10 +67,7 @@ class TensorBoardLogger(Tracker):
 
         def send(writer: Any) -> None:
             for case in cases:
-                masks = [colorize(ids, classes.palette) for ids in (case.label, case.pred)]
-                self._add_image(
-                    writer, f"{name}/{case.name}", np.concatenate([case.image, *masks], axis=1)
-                )
+                self._add_image(writer, f"{name}/{case.name}", side_by_side(case, classes))
 
         self.send(send)
 
@@ -98,14 +91,3 @@ class TensorBoardLogger(Tracker):
 
     def _add_image(self, writer: Any, tag: str, image: Any) -> None:
         writer.add_image(tag, np.asarray(image), self._step, dataformats="HWC")
-
-
-def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Values of a config by dotted key, as TensorBoard takes them: numbers, booleans and texts."""
-    if isinstance(node, Mapping):
-        return [
-            leaf
-            for key, child in node.items()
-            for leaf in _leaves(child, f"{path}.{key}" if path else str(key))
-        ]
-    return [(path, node if isinstance(node, bool | int | float | str) else str(node))]

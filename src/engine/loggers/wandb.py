@@ -62,6 +62,11 @@ class WandbLogger(Tracker):
         """The id of the W&B run, None while it is off."""
         return self._run.id if self._run is not None else None
 
+    @property
+    def url(self) -> str | None:
+        """The page of the run; None offline."""
+        return self._run.url if self._run is not None else None
+
     def log(self, metrics: Mapping[str, float], epoch: int, step: int) -> None:
         # After a resume the repeated steps give the same values, and W&B drops them
         self.send(lambda run: run.log({"epoch": epoch, **metrics}, step=step))
