@@ -109,6 +109,35 @@ def _scaled(
     return learning_rate * factor
 
 
+def _grouped(params: list[Parameter] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parameters as one group, so that each has a weight decay of its own; groups as they are."""
+    params = list(params)
+    return params if params and isinstance(params[0], dict) else [{"params": params}]
+
+
+# Mapped, not looped over: MindSpore's compiler nests a loop's rounds, at most 1000 deep, which
+# ResNet-101 has parameters enough for
+_descend = ops.ApplyGradientDescent()
+_accumulate = ops.MultitypeFuncGraph("accumulate")
+_shrink = ops.MultitypeFuncGraph("shrink")
+
+
+@_accumulate.register("Tensor", "Tensor", "Bool", "Tensor", "Tensor")
+def _accumulate_decay(
+    momentum: Tensor, decay: Tensor, decayed: bool, velocity: Tensor, weight: Tensor
+) -> bool:
+    if decayed:
+        _descend(velocity, -decay / momentum, weight)  # velocity -= factor · weight
+    return decayed
+
+
+@_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
+def _shrink_weight(rate: Tensor, decay: Tensor, decayed: bool, weight: Tensor) -> bool:
+    if decayed:
+        ops.assign(weight, weight * (1 - rate * decay))
+    return decayed
+
+
 class Momentum(nn.Momentum):
     """Momentum with weight decay in the gradient, in less memory than `nn.Momentum`.
 
@@ -126,8 +155,7 @@ class Momentum(nn.Momentum):
         weight_decay: float = 0.0,
     ) -> None:
         # Without its `use_nesterov`, which has no effect on the CPU; that of `nn.SGD` has
-        super().__init__(params, learning_rate, momentum, weight_decay)
-        self.descend = ops.ApplyGradientDescent()
+        super().__init__(_grouped(params), learning_rate, momentum, weight_decay)
         self.has_velocity = momentum > 0
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -136,11 +164,8 @@ class Momentum(nn.Momentum):
             return super().decay_weight(gradients)
         if self.exec_weight_decay:
             decays = self.get_weight_decay()
-            for i in range(len(self.parameters)):
-                if self.decay_flags[i]:
-                    decay = decays[i] if self.is_group else decays
-                    factor = -decay / self.momentum  # v -= factor · weight
-                    self.descend(self.moments[i], factor, self.parameters[i])
+            accumulate = ops.partial(_accumulate, self.momentum)
+            self.hyper_map(accumulate, decays, self.decay_flags, self.moments, self.parameters)
         return gradients
 
 
@@ -169,16 +194,17 @@ class AdamW(nn.Adam):
         weight_decay: float = 0.01,
     ) -> None:
         with stderr_to_log():  # a warning that some other optimizer is deprecated
-            super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay=weight_decay)
+            super().__init__(
+                _grouped(params), learning_rate, beta1, beta2, eps, weight_decay=weight_decay
+            )
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Shrinks the weights, where `nn.Adam`, which calls this first, adds to the gradients."""
         if self.exec_weight_decay:
             rates, decays = self.get_lr(), self.get_weight_decay()
-            for i in range(len(self.parameters)):
-                if self.decay_flags[i]:
-                    rate = rates[i] if self.is_group_lr else rates
-                    decay = decays[i] if self.is_group else decays
-                    param = self.parameters[i]
-                    ops.assign(param, param * (1 - rate * decay))
+            if self.is_group_lr:
+                self.hyper_map(_shrink, rates, decays, self.decay_flags, self.parameters)
+            else:
+                shrink = ops.partial(_shrink, rates)
+                self.hyper_map(shrink, decays, self.decay_flags, self.parameters)
         return gradients

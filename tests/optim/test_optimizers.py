@@ -168,3 +168,16 @@ def test_values_that_an_optimizer_refuses_are_a_line():
     network = build.bare_network(compose_config("train", ["model/backbone=compact"]))
     with pytest.raises(UserError, match=r"optimizer \(SGD\): .*nesterov"):
         build.optimizer(cfg, network, 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [AdamW, Momentum], ids=["adamw", "momentum"])
+def test_a_network_may_have_more_parameters_than_the_compiler_nests_calls(make):
+    p = params([f"weight{i}" for i in range(501)])
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        new = after(make(p, 0.1, weight_decay=0.5), p, gradient=0.0)
+    finally:
+        ms.set_context(mode=before)
+    assert new == pytest.approx(dict.fromkeys(new, 0.95))  # the decay alone
