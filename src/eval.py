@@ -4,7 +4,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from src.cli.command import command, save_resolved
+from src.cli.command import command, save_resolved, show_config
 from src.runs.directory import RunDirectory
 
 log = logging.getLogger("src.eval")  # __name__ is __main__ here
@@ -23,7 +23,9 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     cfg = build.resolve_classes(cfg, data)
     network, normalization = build.trained_network(cfg)
     cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run, show=cfg.print_config)
+    save_resolved(cfg, run)
+    if cfg.print_config:
+        show_config(cfg, run)
     run.update(device=cfg.device.target)
 
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)

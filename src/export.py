@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.cli.command import command, save_resolved
+from src.cli.command import command, save_resolved, show_config
 from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
 
@@ -35,7 +35,9 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
     cfg = build.resolve_classes(cfg, data)
     network, normalization = build.trained_network(cfg)
     cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run, show=cfg.print_config)
+    save_resolved(cfg, run)
+    if cfg.print_config:
+        show_config(cfg, run)
     run.update(device=cfg.device.target)
 
     def rebuild(weights: Path) -> Any:

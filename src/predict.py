@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.cli.command import command, save_resolved
+from src.cli.command import command, save_resolved, show_config
 from src.runs.directory import RunDirectory
 from src.utils.errors import UserError, nearest
 
@@ -27,7 +27,9 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
     shown = None if cfg.classes is None else class_ids(cfg.classes, data.class_names)
     network, normalization = build.trained_network(cfg)
     cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run, show=cfg.print_config)
+    save_resolved(cfg, run)
+    if cfg.print_config:
+        show_config(cfg, run)
     run.update(device=cfg.device.target)
 
     output = Path(cfg.output or run.path / "predictions")

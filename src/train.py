@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from src.cli.command import CONF_DIR, command, save_resolved
+from src.cli.command import CONF_DIR, command, save_resolved, show_config
 from src.cli.recipes import recipes_table
 from src.runs.directory import RunDirectory
 from src.utils.console import console
@@ -22,7 +22,10 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
     cfg = build.resolve_normalization(cfg, normalization)
     cfg = build.resolve_class_weights(cfg, data)
     with build.trainer(cfg, run.tracker_ids) as trainer:
-        save_resolved(cfg, run, show=cfg.print_config)
+        if cfg.print_config:
+            show_config(cfg, run)
+        if not run.resumed:
+            save_resolved(cfg, run)
         run.update(device=cfg.device.target)
         run.set_trackers(trainer.tracker_ids, trainer.tracker_urls)
 
@@ -35,7 +38,10 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
         evaluator = build.evaluator(cfg, network, normalization, data)
         loss, rates = build.loss(cfg), schedule.value
         try:
-            state = trainer.fit(network, loss, optimizer, batches, evaluator, rates, run.resumed)
+            state = trainer.fit(
+                network, loss, optimizer, batches, evaluator, rates, run.resumed,
+                on_ready=lambda: save_resolved(cfg, run),
+            )  # fmt: skip
         finally:
             run.update(**trainer.state.summary())  # of an interrupted run, too
 

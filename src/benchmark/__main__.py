@@ -27,7 +27,7 @@ def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
     names = _names(cfg.only)
     if cfg.dataset.crop_size is None:
         raise UserError("dataset.crop_size=null: steps are measured at one size; give [H,W]")
-    save_resolved(cfg, run, show=False)
+    save_resolved(cfg, run)
     run.update(device=cfg.device.target)
     with open_dict(cfg):
         cfg.layout = None  # of PyTorch's tensors

@@ -31,7 +31,7 @@ def check_device(cfg: DictConfig, run: RunDirectory) -> None:
     alone = this_process().world_size == 1
     source = catalogue if alone else collectives
     groups = _groups(cfg.only, source.GROUPS)
-    save_resolved(cfg, run, show=False)
+    save_resolved(cfg, run)
     run.update(device=cfg.device.target)
     checks = [check for check in source.checks(cfg.device.target) if check.group in groups]
     carry_out = (

@@ -174,8 +174,8 @@ def _run(
         _join_ranks(name, cfg)
     run = _claim_directory(name, cfg, resumed is not None)
     try:
-        if run.is_main_process and resumed is not None:
-            resumed.save_overrides()
+        if resumed is not None:
+            run.resumed_with = resumed.overrides
         elif run.is_main_process:
             _save_hydra_files(cfg, run.path / ".hydra")
         if from_checkpoint:
@@ -184,7 +184,7 @@ def _run(
         task(cfg, run)
         run.update(status="completed")
     except KeyboardInterrupt as error:
-        run.update(status="interrupted", reason=type(error).__name__)
+        run.fail("interrupted", type(error).__name__)
         log.warning("interrupted; the run directory is %s", run.path)
         sys.exit(_exit_code(error))
     except Exception as error:
@@ -193,7 +193,7 @@ def _run(
         reason = reason if cause else f"{type(error).__name__}: {reason}"
         log.debug("the run failed", exc_info=True)  # to the log file alone
         with suppress(UserError):  # a full disk may be the reason
-            run.update(status="failed", reason=reason)
+            run.fail("failed", reason)
         if cause is None:
             console.print_exception(max_frames=8)
         _fail(reason, f"details: {run.path / f'{name}.log'}")
@@ -280,12 +280,21 @@ def _save_hydra_files(cfg: DictConfig, directory: Path) -> None:
     write_text(directory / "overrides.yaml", overrides)
 
 
-def save_resolved(cfg: DictConfig, run: RunDirectory, show: bool = True) -> None:
-    """Writes `config.resolved.yaml` and prints the config as a tree, in the main process."""
+def save_resolved(cfg: DictConfig, run: RunDirectory) -> None:
+    """Writes `config.resolved.yaml`, and the overrides of a resumed run, in the main process.
+
+    A resumed run is as it was until this is called: once its state has been accepted.
+    """
+    if run.is_main_process:
+        if run.resumed:
+            saved_config.save_overrides(run.path, run.resumed_with)
+        write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        run.accepted = True
+
+
+def show_config(cfg: DictConfig, run: RunDirectory) -> None:
+    """Prints the config as a tree, in the main process."""
     if not run.is_main_process:
-        return
-    write_text(run.path / RESOLVED_CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
-    if not show:
         return
     tree = Tree(Text.assemble((cfg.task_name, "bold"), f" → {run.path}"))
     for key, value in OmegaConf.to_container(cfg, resolve=True).items():

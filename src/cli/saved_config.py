@@ -5,7 +5,7 @@ value that is overridden follows it. A group override replaces that group.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,6 @@ class ResumedRun:
                     cfg[key] = saved[key]
             _apply(cfg, [o for o in parsed if o.key_or_group != "output_dir"], choices)
 
-    def save_overrides(self) -> None:
-        """Writes this command line's overrides beside those of the start."""
-        number = len(_override_files(self.path))
-        path = self.path / ".hydra" / f"overrides.resume-{number}.yaml"
-        write_text(path, OmegaConf.to_yaml(self.overrides))
-
     def _refuse_what_cannot_go_on(self) -> None:
         named = f"resume={self.path}"
         summary = read_summary(self.path)
@@ -236,6 +230,12 @@ def _choices_of(run: Path) -> DictConfig:
         raise UserError(
             f"{file}: cannot be read ({error_summary(error)}); copy a run with its .hydra"
         ) from error
+
+
+def save_overrides(run: Path, overrides: Sequence[str]) -> None:
+    """Writes the overrides of a resume beside those of the start."""
+    path = run / ".hydra" / f"overrides.resume-{len(_override_files(run))}.yaml"
+    write_text(path, OmegaConf.to_yaml(list(overrides)))
 
 
 def _override_files(run: Path) -> list[Path]:

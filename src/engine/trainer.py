@@ -187,6 +187,7 @@ class Trainer:
         evaluator: Evaluator | None = None,
         learning_rate: Callable[[int], float] | None = None,
         resume: bool = False,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> FitState:
         """Trains `network` in place.
 
@@ -199,6 +200,7 @@ class Trainer:
             evaluator: Evaluates the network on the validation split; None does without.
             learning_rate: Rate after so many updates, for the log; a schedule's `value`.
             resume: Goes on from the state in `checkpoint_dir`, bit for bit; without one, begins.
+            on_ready: Called before the first step, once a state that is resumed has been accepted.
         """
         if self.limit_train_batches is not None:
             batches = batches.take(self.limit_train_batches)
@@ -245,6 +247,7 @@ class Trainer:
         if resume:
             self.checkpointing.restore()
         self._check_equal_weights(network)
+        on_ready()
         guarded = self.save_last and self.process_group.is_main_process
         try:
             with self.checkpointing.guard() if guarded else nullcontext():

@@ -3,7 +3,7 @@
 import logging
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class RunDirectory:
     ) -> None:
         self.path = Path(path)
         self.resumed = resumed
+        self.resumed_with: Sequence[str] = ()  # overrides
+        self.accepted = not resumed
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not resumed:
@@ -87,6 +89,7 @@ class RunDirectory:
     def _take_over(self) -> None:
         """Continues the existing summary, and removes temporary files of a killed process."""
         before = read_summary(self.path)
+        self._ended_before = {key: before.get(key) for key in ("status", "reason")}
         self._seconds_before = before.get("seconds", 0.0)
         for key, value in before.items():
             if key in ("best", "last") or key.endswith((TRACKER_ID, TRACKER_URL)):
@@ -101,6 +104,13 @@ class RunDirectory:
         for folder in (self.path, self.path / "checkpoints"):
             for rest in folder.glob(".*.tmp*"):
                 rest.unlink()
+
+    def fail(self, status: str, reason: str) -> None:
+        """Writes how the run ended; one whose resume was refused stays as it was."""
+        if self.accepted:
+            self.update(status=status, reason=reason)
+        else:
+            self.update(**self._ended_before)
 
     def update(self, **values: Any) -> None:
         """Writes new values into `summary.json`.
@@ -125,6 +135,9 @@ class FollowedDirectory(RunDirectory):
     def __init__(self, path: str | Path, resumed: bool = False) -> None:
         self.path = Path(path)
         self.resumed = resumed
+
+    def fail(self, status: str, reason: str) -> None:
+        """Only the main process writes."""
 
     @property
     def tracker_ids(self) -> dict[str, str]:

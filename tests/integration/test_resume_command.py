@@ -43,6 +43,22 @@ def test_ctrl_c_ends_a_run_as_a_shell_expects_and_a_truncated_state_is_named(wor
     assert differences(trial.outcome(), whole) == []
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(workshop):
+    workshop.train("refused", "trainer.max_epochs=1")
+    run = workshop.path / "refused"
+    files = ("config.resolved.yaml", ".hydra/config.yaml", "checkpoints/last_state.npz")
+    before = [(run / name).read_bytes() for name in files]
+    for wrong in ("model=fcn32s", "dataset.batch_size=1"):
+        line = f"resume={run}", "trainer.max_epochs=2", wrong
+        assert "resume: " in workshop.run("train", *line, code=1)
+        assert [(run / name).read_bytes() for name in files] == before
+        assert summary(run)["status"] == "completed"
+        assert not list((run / ".hydra").glob("overrides.resume-*"))
+    workshop.run("eval", f"ckpt_path={run}")
+    workshop.run("train", f"resume={run}", "trainer.max_epochs=2")
+    assert summary(run)["last"]["epoch"] == 2
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 60 MB."""
