@@ -1,4 +1,4 @@
-"""Who may import whom (docs: "The house"), read from the import statements."""
+"""Who may import whom (README: "Repository layout"), read from the import statements."""
 
 import ast
 import subprocess

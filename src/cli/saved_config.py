@@ -192,7 +192,7 @@ class ResumedRun:
         planned = given.get("trainer.max_epochs")
         if planned is None:
             planned = OmegaConf.load(self.path / RESOLVED_CONFIG).trainer.max_epochs
-        loosened = any(key.startswith(("callbacks", "~callbacks")) for key in given)
+        loosened = any(key.startswith("callbacks") for key in given)
         if str(planned).isdigit() and int(planned) <= done:
             raise UserError(
                 f"resume={self.path}: all {done} epochs are done, nothing is left to do; "
