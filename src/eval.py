@@ -4,7 +4,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from src.cli.command import command, save_resolved, show_config
+from src.cli.command import begin, command
 from src.runs.directory import RunDirectory
 
 log = logging.getLogger("src.eval")  # __name__ is __main__ here
@@ -20,13 +20,8 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
 
     build.setup(cfg)
     data = build.datamodule(cfg)
-    cfg = build.resolve_classes(cfg, data)
-    network, normalization = build.trained_network(cfg)
-    cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run)
-    if cfg.print_config:
-        show_config(cfg, run)
-    run.update(device=cfg.device.target)
+    cfg, network, normalization = build.trained(cfg, data)
+    begin(cfg, run)
 
     trainer = Trainer(run.path, limit_val_batches=cfg.limit_samples)
     evaluator = build.evaluator(cfg, network, normalization, data, cfg.split)

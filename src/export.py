@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.cli.command import command, save_resolved, show_config
+from src.cli.command import begin, command
 from src.runs.directory import RunDirectory
 from src.utils.errors import UserError
 
@@ -32,13 +32,8 @@ def export(cfg: DictConfig, run: RunDirectory) -> None:
     cfg = build.for_export(cfg)
     build.setup(cfg)
     data = build.datamodule(cfg)
-    cfg = build.resolve_classes(cfg, data)
-    network, normalization = build.trained_network(cfg)
-    cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run)
-    if cfg.print_config:
-        show_config(cfg, run)
-    run.update(device=cfg.device.target)
+    cfg, network, normalization = build.trained(cfg, data)
+    begin(cfg, run)
 
     def rebuild(weights: Path) -> Any:
         return build.trained_network(OmegaConf.merge(cfg, {"ckpt_path": str(weights)}))[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.cli.command import command, save_resolved, show_config
+from src.cli.command import begin, command
 from src.runs.directory import RunDirectory
 from src.utils.errors import UserError, nearest
 
@@ -23,14 +23,9 @@ def predict(cfg: DictConfig, run: RunDirectory) -> None:
     build.setup(cfg)
     data = build.datamodule(cfg)
     files = find_files(cfg.input)[: cfg.limit_samples]
-    cfg = build.resolve_classes(cfg, data)
     shown = None if cfg.classes is None else class_ids(cfg.classes, data.class_names)
-    network, normalization = build.trained_network(cfg)
-    cfg = build.resolve_normalization(cfg, normalization)
-    save_resolved(cfg, run)
-    if cfg.print_config:
-        show_config(cfg, run)
-    run.update(device=cfg.device.target)
+    cfg, network, normalization = build.trained(cfg, data)
+    begin(cfg, run)
 
     output = Path(cfg.output or run.path / "predictions")
     segmenter = build.segmenter(cfg, network, normalization)

@@ -22,8 +22,7 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
     cfg = build.resolve_normalization(cfg, normalization)
     cfg = build.resolve_class_weights(cfg, data)
     with build.trainer(cfg, run.tracker_ids) as trainer:
-        if cfg.print_config:
-            show_config(cfg, run)
+        show_config(cfg, run)
         if not run.resumed:
             save_resolved(cfg, run)
         run.update(device=cfg.device.target)

@@ -147,11 +147,17 @@ def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
     net = bare_network(_with_values(cfg, known))
     path = checkpoint_path(cfg)
     report = load_weights(net, path, strict=True)
-    set_precision(
-        net, cfg.device.amp_level, cfg.device.amp_dtype
-    )  # as validation had it in training
+    # As validation had it in training
+    set_precision(net, cfg.device.amp_level, cfg.device.amp_dtype)
     net.set_train(False)
     return net, _normalization(cfg, report.normalization or _normalization_of_run(path))
+
+
+def trained(cfg: DictConfig, data: SegDataModule) -> tuple[DictConfig, nn.Cell, Normalization]:
+    """The config with what dataset and checkpoint decide, and what `trained_network` gives for it."""
+    cfg = resolve_classes(cfg, data)
+    net, normalization = trained_network(cfg)
+    return resolve_normalization(cfg, normalization), net, normalization
 
 
 def for_export(cfg: DictConfig) -> DictConfig:

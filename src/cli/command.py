@@ -292,9 +292,16 @@ def save_resolved(cfg: DictConfig, run: RunDirectory) -> None:
         run.accepted = True
 
 
+def begin(cfg: DictConfig, run: RunDirectory) -> None:
+    """Writes the config, prints it if asked, and notes the device: the work itself comes next."""
+    save_resolved(cfg, run)
+    show_config(cfg, run)
+    run.update(device=cfg.device.target)
+
+
 def show_config(cfg: DictConfig, run: RunDirectory) -> None:
-    """Prints the config as a tree, in the main process."""
-    if not run.is_main_process:
+    """Prints the config as a tree, in the main process, if `print_config` asks for it."""
+    if not (cfg.print_config and run.is_main_process):
         return
     tree = Tree(Text.assemble((cfg.task_name, "bold"), f" → {run.path}"))
     for key, value in OmegaConf.to_container(cfg, resolve=True).items():

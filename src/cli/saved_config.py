@@ -93,13 +93,15 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
     run = run_directory_of(Path(str(cfg.ckpt_path)))
     if run is None:
         return
-    saved, choices = _config_of(run), _choices_of(run)
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = _choices_of(run)
+    saved = _config_of(run, choices)
+    parsed = _parse(overrides)
+    replaced = _replaced(parsed, choices)
     distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
     of_run = [key for key in (*GROUPS, "paths", "seed") if key in cfg and key in saved]
     with open_dict(cfg):
         for key in of_run:
-            if key not in _replaced(parsed, choices):
+            if key not in replaced:
                 cfg[key] = saved[key]
         if distributed is not None:
             cfg.device.distributed = distributed
@@ -134,7 +136,8 @@ class ResumedRun:
     def arguments(self, arguments: list[str]) -> list[str]:
         """The command line, completed by the overrides the run was started and resumed with."""
         anew = {"output_dir", "resume", *map(_key, self.overrides)}
-        replaced = {_group(o) for o in self.overrides if _key(o) in _choices_of(self.path)}
+        choices = _choices_of(self.path)
+        replaced = {_group(o) for o in self.overrides if _key(o) in choices}
         earlier = [
             override
             for file in _override_files(self.path)
@@ -150,8 +153,9 @@ class ResumedRun:
         """Puts the config of the run under the overrides of this command line."""
         if not (self.path / RESOLVED_CONFIG).exists():
             return  # killed before it was written: what was composed is what there is
-        saved, choices = _config_of(self.path), _choices_of(self.path)
-        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        choices = _choices_of(self.path)
+        saved = _config_of(self.path, choices)
+        parsed = _parse(self.overrides)
         replaced = _replaced(parsed, choices)
         with open_dict(cfg):
             for key in saved:
@@ -246,7 +250,7 @@ def _override_files(run: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _config_of(run: Path) -> DictConfig:
+def _config_of(run: Path, choices: DictConfig) -> DictConfig:
     """The config of a run with its interpolations; where it was resolved otherwise, the value.
 
     What building decides, such as class names and normalisation, is in the resolved config alone.
@@ -254,9 +258,9 @@ def _config_of(run: Path) -> DictConfig:
     resolved = OmegaConf.load(run / RESOLVED_CONFIG)
     cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
     for file in _override_files(run)[1:]:
-        parsed = OverridesParser.create().parse_overrides(OmegaConf.to_object(OmegaConf.load(file)))
-        _apply(cfg, parsed, _choices_of(run))
-        for group in _replaced(parsed, _choices_of(run)) & resolved.keys():
+        parsed = _parse(OmegaConf.to_object(OmegaConf.load(file)))
+        _apply(cfg, parsed, choices)
+        for group in _replaced(parsed, choices) & resolved.keys():
             cfg[group] = resolved[group]
     for key, value in _leaves(OmegaConf.to_container(resolved)):
         try:
@@ -275,6 +279,10 @@ def _leaves(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(overrides)
 
 
 def _replaced(parsed: list[Override], choices: DictConfig) -> set[str]:
