@@ -154,7 +154,7 @@ def trained_network(cfg: DictConfig) -> tuple[nn.Cell, Normalization]:
 
 
 def trained(cfg: DictConfig, data: SegDataModule) -> tuple[DictConfig, nn.Cell, Normalization]:
-    """The config with what dataset and checkpoint decide, and what `trained_network` gives for it."""
+    """The config with what dataset and checkpoint decide, the network and its normalisation."""
     cfg = resolve_classes(cfg, data)
     net, normalization = trained_network(cfg)
     return resolve_normalization(cfg, normalization), net, normalization

@@ -10,11 +10,12 @@ from src.device.cpu_convolutions import MANY_CHANNELS, use_cpu_convolutions, use
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
 from src.device.cpu_convolutions.native.compilation import compiled_library
-from src.device.cpu_convolutions.native.layers import Convolution
+from src.device.cpu_convolutions.native.layers import TwoInputs
 from src.device.cpu_convolutions.permutation import PermuteRows
 from src.device.cpu_convolutions.winograd import POINTS, WinogradConv2d, transforms
 from src.engine.segmenter import Segmenter
 from src.utils.normalization import IMAGENET_RGB
+from tests.device.gradients import normal, values_and_gradients
 
 MODES = [ms.PYNATIVE_MODE, ms.GRAPH_MODE]
 
@@ -28,31 +29,6 @@ def pynative():
 @pytest.fixture
 def graph_mode(pynative):
     ms.set_context(mode=ms.GRAPH_MODE)
-
-
-class Loss(nn.Cell):
-    """The sum of the squares of a layer's values, each with a weight of its own."""
-
-    def __init__(self, layer: nn.Cell) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def construct(self, x: Tensor, weights: Tensor) -> Tensor:
-        return (self.layer(x) ** 2 * weights).sum()
-
-
-def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
-
-
-def values_and_gradients(layer: nn.Cell, images: np.ndarray) -> dict[str, np.ndarray]:
-    x = Tensor(images)
-    values = layer(x)
-    parameters = ms.ParameterTuple(layer.trainable_params())
-    gradient = ops.GradOperation(get_all=True, get_by_list=True)(Loss(layer), parameters)
-    (of_x, _), of_parameters = gradient(x, Tensor(normal(*values.shape)))
-    named = {p.name: g for p, g in zip(parameters, of_parameters, strict=True)}
-    return {key: v.asnumpy() for key, v in {"values": values, "input": of_x, **named}.items()}
 
 
 def plain_and_faster(kind: type, *args, **options) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -166,7 +142,7 @@ def test_only_convolutions_that_keep_the_size_change_and_no_name_of_a_parameter(
     names = [parameter.name for parameter in network.get_parameters()]
     use_cpu_convolutions(network)
     use_cpu_convolutions(network)  # a second use changes nothing more
-    single = Convolution if compiled_library() else ops.Conv2D
+    single = TwoInputs if compiled_library() else ops.Conv2D
     changed = [FlippedKernelConv2d, WinogradConv2d, Im2colConv2d, single, ops.Conv2D]
     assert kinds(network) == changed
     assert [parameter.name for parameter in network.get_parameters()] == names

@@ -9,11 +9,12 @@ import pytest
 from mindcv.models.convnext import Block, ConvNextLayerNorm
 from mindcv.models.layers.activation import Swish
 from mindcv.models.layers.squeeze_excite import SqueezeExcite
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Normal
 
 from src.device.cpu_convolutions import native, use_cpu_convolutions, use_own_convolutions
 from src.device.cpu_convolutions.native import compilation as kernels
+from tests.device.gradients import normal, values_and_gradients
 
 pytestmark = pytest.mark.skipif(kernels.compiled_library() is None, reason="no C++ compiler")
 
@@ -25,10 +26,6 @@ CHANNELS = 6
 def pynative():
     yield
     ms.set_context(mode=ms.PYNATIVE_MODE)
-
-
-def normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
 def depthwise(kernel: int, stride: int = 1, same: bool = False, bias: bool = False) -> nn.Cell:
@@ -104,28 +101,11 @@ def native_kinds(network: nn.Cell) -> set[str]:
     }
 
 
-class Loss(nn.Cell):
-    """The sum of the squares of a layer's values, each with a weight of its own."""
-
-    def __init__(self, layer: nn.Cell) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def construct(self, x: Tensor, weights: Tensor) -> Tensor:
-        return (self.layer(x) ** 2 * weights).sum()
-
-
 def all_values(layer: nn.Cell, images: np.ndarray) -> dict[str, np.ndarray]:
     """The output, all gradients, and the running statistics after both."""
-    x = Tensor(images)
-    values = layer(x)
-    parameters = ms.ParameterTuple(layer.trainable_params())
-    gradient = ops.GradOperation(get_all=True, get_by_list=True)(Loss(layer), parameters)
-    (of_x, _), of_parameters = gradient(x, Tensor(normal(*values.shape)))
-    found = {"values": values, "input": of_x}
-    found |= {p.name: g for p, g in zip(parameters, of_parameters, strict=True)}
-    found |= {p.name: p for p in layer.get_parameters() if "moving" in p.name}
-    return {name: value.asnumpy() for name, value in found.items()}
+    found = values_and_gradients(layer, images)
+    running = [p for p in layer.get_parameters() if "moving" in p.name]
+    return found | {p.name: p.asnumpy() for p in running}
 
 
 def assert_equal(ours: np.ndarray, theirs: np.ndarray) -> None:

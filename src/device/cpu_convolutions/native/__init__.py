@@ -69,7 +69,7 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
     """Attributes of a cell and the layers that replace them."""
     if isinstance(cell, nn.Conv2d) and isinstance(cell.conv2d, ops.Primitive):
         if kernel := _convolution_kernel(cell):
-            yield "conv2d", layers.Convolution(kernel)
+            yield "conv2d", layers.TwoInputs(kernel)
     elif _is_own_norm(cell):
         yield from _norm_layers(cell, "batch_norm")
     elif isinstance(cell, nn.LayerNorm) and isinstance(cell.layer_norm, ops.Primitive):
@@ -79,7 +79,7 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
         yield "bias_add", layers.BiasAdd()
     for name, child in cell._cells.items():
         if (kind := _activation(child)) in ("gelu", "swish"):
-            yield name, layers.Activation(kind)
+            yield name, layers.OneInput(kind)
         elif _is_mindcv(child, "layers.squeeze_excite", "SqueezeExcite"):
             yield name, layers.SqueezeExcite(child)
         elif _is_mindcv(child, "convnext", "Block"):

@@ -14,23 +14,31 @@ class _Layer(nn.Cell):
         super().__init__(auto_prefix=False)
 
 
-class Convolution(_Layer):
-    """A convolution by one kernel forward and one for both gradients; in place of `ops.Conv2D`."""
+class TwoInputs(_Layer):
+    """A function of two tensors by one kernel forward and one for both gradients.
+
+    A convolution of images and weights, in place of `ops.Conv2D`; `plane_scale`, planes N×C×H×W
+    times factors N×C×1×1; `rows_to_maps`, N×H×W×C → N×C×H×W, each channel times its factor.
+    """
 
     def __init__(self, kernel: str) -> None:
         super().__init__()
         self.forward = operator(kernel)
         self.gradient = operator(f"{kernel}_gradient", outputs=2)
 
-    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.forward(x, weight)
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.forward(x, y)
 
-    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        return self.gradient(x, weight, dout)
+    def bprop(self, x: Tensor, y: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gradient(x, y, dout)
 
 
-class Activation(_Layer):
-    """`swish` or `gelu` (by tanh)."""
+class OneInput(_Layer):
+    """A function of one tensor by a kernel and one for its gradient.
+
+    `swish` and `gelu` (by tanh); `plane_mean`, the mean of each plane, N×C×H×W → N×C×1×1;
+    `maps_to_rows`, N×C×H×W → N×H×W×C.
+    """
 
     def __init__(self, kernel: str) -> None:
         super().__init__()
@@ -150,36 +158,6 @@ class BiasAdd(_Layer):
         return dout, self.gradient(dout)
 
 
-class PlaneMean(_Layer):
-    """The mean of each plane, N×C×H×W → N×C×1×1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("plane_mean")
-        self.gradient = operator("plane_mean_gradient")
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.gradient(x, dout),)
-
-
-class PlaneScale(_Layer):
-    """N×C×H×W planes times factors N×C×1×1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("plane_scale")
-        self.gradient = operator("plane_scale_gradient", outputs=2)
-
-    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self.forward(x, factor)
-
-    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        return self.gradient(x, factor, dout)
-
-
 class SqueezeExcite(_Layer):
     """mindcv's layer of this name, by its own convolutions (Hu et al. 2018)."""
 
@@ -189,41 +167,11 @@ class SqueezeExcite(_Layer):
         self.conv_reduce, self.conv_expand = cell.conv_reduce, cell.conv_expand
         self.act, self.gate = cell.act, cell.gate
         self.bn = cell.bn if cell.norm else nn.Identity()
-        self.pool, self.scale = PlaneMean(), PlaneScale()
+        self.pool, self.scale = OneInput("plane_mean"), TwoInputs("plane_scale")
 
     def construct(self, x: Tensor) -> Tensor:
         squeezed = self.act(self.bn(self.conv_reduce(self.pool(x))))
         return self.scale(x, self.gate(self.conv_expand(squeezed)))
-
-
-class MapsToRows(_Layer):
-    """N×C×H×W → N×H×W×C."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("maps_to_rows")
-        self.gradient = operator("maps_to_rows_gradient")
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward(x)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.gradient(x, dout),)
-
-
-class RowsToMaps(_Layer):
-    """N×H×W×C → N×C×H×W, each channel times its factor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forward = operator("rows_to_maps")
-        self.gradient = operator("rows_to_maps_gradient", outputs=2)
-
-    def construct(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self.forward(x, factor)
-
-    def bprop(self, x: Tensor, factor: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        return self.gradient(x, factor, dout)
 
 
 class ConvNextBlock(_Layer):
@@ -235,7 +183,7 @@ class ConvNextBlock(_Layer):
         self.dwconv, self.norm = cell.dwconv, cell.norm
         self.pwconv1, self.act, self.pwconv2 = cell.pwconv1, cell.act, cell.pwconv2
         self.gamma_, self.drop_path = cell.gamma_, cell.drop_path
-        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+        self.to_rows, self.to_maps = OneInput("maps_to_rows"), TwoInputs("rows_to_maps")
 
     def construct(self, x: Tensor) -> Tensor:
         rows = self.norm(self.to_rows(self.dwconv(x)))
@@ -250,7 +198,7 @@ class ConvNextMapsNorm(_Layer):
         super().__init__()
         self.gamma, self.beta = cell.gamma, cell.beta
         self.normalize = _LastAxisNorm(cell.epsilon)
-        self.to_rows, self.to_maps = MapsToRows(), RowsToMaps()
+        self.to_rows, self.to_maps = OneInput("maps_to_rows"), TwoInputs("rows_to_maps")
         self.ones = Tensor(np.ones(cell.normalized_shape, np.float32))
 
     def construct(self, x: Tensor) -> Tensor:
