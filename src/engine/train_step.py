@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
+from src.device.compile_cache import compile_cache
 from src.device.cpu_convolutions import use_cpu_convolutions
 from src.engine.ema import ExponentialMovingAverage
 
@@ -101,6 +103,7 @@ class TrainStep(nn.Cell):
         all_reduce_megabytes: Gradients are summed over the processes in messages of up to this
             size, each gathered from as many of them as fit; None sends one message a parameter.
         fast_convolutions: Changes the network's convolutions on the CPU (`use_cpu_convolutions`).
+        cache_graph: Takes the compiled graph from `compile_cache`, in one process.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class TrainStep(nn.Cell):
         world_size: int = 1,
         all_reduce_megabytes: float | None = None,
         fast_convolutions: bool = True,
+        cache_graph: bool = False,
     ) -> None:
         super().__init__(auto_prefix=False)
         if fast_convolutions:
@@ -135,7 +139,14 @@ class TrainStep(nn.Cell):
         running = [p for p in network.get_parameters() if p.name.endswith(_RUNNING)]
         self.statistics = ParameterTuple(running if world_size > 1 else [])
         self.map = ops.HyperMap()
+        self.cache_graph = cache_graph and world_size == 1
         self.gradients = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
+
+    def compile(self, images: Tensor, labels: Tensor) -> None:
+        """Called by MindSpore before every step; compiles at the first of a shape."""
+        cached = self.cache_graph and not self.compile_cache
+        with compile_cache(self, images, labels) if cached else nullcontext():
+            super().compile(images, labels)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one part, averaged and scaled, and the weight it is averaged by."""

@@ -39,6 +39,16 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
+def user_cache() -> Path:
+    """The folder of what this project keeps for the next run of the user.
+
+    Raises:
+        RuntimeError: The user has no home directory.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fcn-mindspore"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file aside and renames it."""
     atomic_write(path, lambda aside: aside.write_text(text, encoding="utf-8"))

@@ -14,6 +14,8 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import ops
 
+from src.utils.files import user_cache
+
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -34,8 +36,7 @@ def compiled_library() -> Path | None:
     key = hashlib.sha256(SOURCE.read_bytes())
     key.update("\n".join([compiler, *OPTIONS, _cpu()]).encode())
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        path = cache / "fcn-mindspore" / f"kernels-{key.hexdigest()[:16]}.so"
+        path = user_cache() / f"kernels-{key.hexdigest()[:16]}.so"
         if not path.exists():
             log.info("compiling the CPU kernels, once for this machine → %s", path)
             _compile(compiler, path)
