@@ -33,7 +33,8 @@ def train(cfg: DictConfig, run: RunDirectory) -> None:
             normalization, 1, trainer.accumulate, group.rank, group.world_size
         )
         schedule = build.schedule(cfg, trainer, batches)
-        optimizer = build.optimizer(cfg, network, schedule)
+        steps = build.steps_per_epoch(trainer, batches)
+        optimizer = build.optimizer(cfg, network, schedule, steps)
         evaluator = build.evaluator(cfg, network, normalization, data)
         loss, rates = build.loss(cfg), schedule.value
         try:

@@ -78,6 +78,8 @@ def test_no_recipe_follows_the_defaults_of_training(experiment):
         trainer.max_epochs,
     )
     assert (trainer.gradient_clip, trainer.accumulate) == (None, 1)
+    parameters = optimizer.parameters
+    assert (parameters.layer_decay, parameters.frozen_backbone_epochs) == (1, 0)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -217,9 +217,14 @@ def _class_factors(node: DictConfig, path: str) -> Iterator[tuple[DictConfig, st
             yield node, key, f"{path}.{key}"
 
 
+def steps_per_epoch(trainer: Trainer, batches: ms.dataset.Dataset) -> int:
+    """How many updates an epoch has."""
+    return min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
+
+
 def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> Any:
     """The learning-rate schedule over all steps of the run."""
-    steps = min(batches.get_dataset_size(), trainer.limit_train_batches or 2**62)
+    steps = steps_per_epoch(trainer, batches)
     factor = LR_SCALINGS[cfg.device.lr_scaling](trainer.process_group.world_size)
     if factor != 1:
         log.info("learning rate × %g for %d processes", factor, trainer.process_group.world_size)
@@ -230,10 +235,15 @@ def schedule(cfg: DictConfig, trainer: Trainer, batches: ms.dataset.Dataset) -> 
     )
 
 
-def optimizer(cfg: DictConfig, net: nn.Cell, learning_rate: Any) -> nn.Optimizer:
+def optimizer(
+    cfg: DictConfig, net: nn.Cell, learning_rate: Any, steps_per_epoch: int = 1
+) -> nn.Optimizer:
     """The optimizer over the network's trainable parameters, in parameter groups."""
     groups = instantiate(cfg.optimizer.parameters, _convert_="all")(
-        net.trainable_params(), learning_rate, cfg.optimizer.weight_decay
+        net.trainable_params(),
+        learning_rate,
+        cfg.optimizer.weight_decay,
+        steps_per_epoch=steps_per_epoch,
     )
     make = instantiate(_without(cfg.optimizer, ["parameters"]), _convert_="all")
     try:

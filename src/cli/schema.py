@@ -133,7 +133,8 @@ def _undecorated(callable_: Callable) -> Callable:
 def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> None:
     """Compares plain values with plain annotations (`int`, `Sequence[float] | None` …).
 
-    Other annotations are skipped, and so are names of rules that give class factors.
+    Other annotations are skipped, and so are names of rules that give class factors where a list of
+    these would do.
     """
     function = callable_.__init__ if inspect.isclass(callable_) else callable_
     try:
@@ -143,7 +144,9 @@ def _check_annotation(path: str, value: Any, callable_: Callable, name: str) -> 
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = set(typing.get_args(hint)) if union else {hint}
     interpolated = "${" in str(value) or value == "???"
-    if interpolated or (name in ("class_weights", "alpha") and isinstance(value, str)):
+    listed = any(typing.get_origin(kind) is Sequence for kind in kinds)
+    of_rule = name in ("class_weights", "alpha") and isinstance(value, str)
+    if interpolated or (of_rule and listed):
         return
     nullable = types.NoneType in kinds
     rules = [_rule(kind, nullable) for kind in kinds - {types.NoneType}]

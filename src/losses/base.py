@@ -72,6 +72,12 @@ def softmax_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     return shifted, ops.log(ops.exp(shifted).sum(axis=1))
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """The softmax over the classes, N×C×H×W float32."""
+    shifted, log_sum = softmax_terms(logits)
+    return ops.exp(shifted - log_sum.expand_dims(1))
+
+
 def one_hot(target: Tensor, num_classes: int) -> Tensor:
     """1 for each pixel's class, 0 for the others: N×H×W -> N×C×H×W float32."""
     on, off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)

@@ -1,12 +1,9 @@
 """The soft Dice loss."""
 
-import mindspore as ms
-from mindspore import Tensor, ops
-
-from src.losses.base import SegmentationLoss, one_hot, softmax_terms, targets
+from src.losses.tversky import Tversky
 
 
-class Dice(SegmentationLoss):
+class Dice(Tversky):
     """Soft Dice loss: 1 - mean over classes of 2 · overlap / (probabilities + pixels).
 
     Milletari et al. 2016 without the squares, over the valid pixels of the whole batch. The mean
@@ -18,19 +15,4 @@ class Dice(SegmentationLoss):
     """
 
     def __init__(self, ignore_index: int = 255) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
-
-    def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        target, weight = targets(labels, self.ignore_index)
-        shifted, log_sum = softmax_terms(logits)
-        weight = weight.expand_dims(1)
-        probability = ops.exp(shifted - log_sum.expand_dims(1)) * weight
-        pixels = one_hot(target, logits.shape[1]) * weight
-        overlap = (probability * pixels).sum(axis=(0, 2, 3))
-        pixels = pixels.sum(axis=(0, 2, 3))
-        present = (pixels > 0).astype(ms.float32)
-        size = probability.sum(axis=(0, 2, 3)) + pixels
-        missed = present * (1 - 2 * overlap / self.divisor(size))
-        loss = missed.sum() / self.divisor(present.sum())
-        return loss * weight.sum(), weight.sum()
+        super().__init__(alpha=0.5, beta=0.5, ignore_index=ignore_index)

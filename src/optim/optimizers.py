@@ -5,12 +5,15 @@ name, biases too. The groups made here leave nothing to that rule.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
+from src.optim.schedules import Schedule
 from src.utils.console import stderr_to_log
 from src.utils.errors import UserError, nearest
 
@@ -34,15 +37,21 @@ def kinds_of(name: str) -> set[str]:
 
 
 class ScaledSchedule(LearningRateSchedule):
-    """Another schedule, times a factor."""
+    """Another schedule, times a factor, and 0 for the first `frozen_steps` updates."""
 
-    def __init__(self, schedule: LearningRateSchedule, factor: float) -> None:
+    def __init__(
+        self, schedule: LearningRateSchedule, factor: float, frozen_steps: int = 0
+    ) -> None:
         super().__init__()
         self.schedule = schedule
         self.factor = factor
+        self.frozen_steps = frozen_steps
 
     def construct(self, step: Tensor) -> Tensor:
-        return self.schedule(step) * self.factor
+        rate = self.schedule(step) * self.factor
+        if self.frozen_steps > 0:
+            rate = rate * (step >= self.frozen_steps).astype(ms.float32)
+        return rate
 
 
 def parameter_groups(
@@ -51,6 +60,9 @@ def parameter_groups(
     weight_decay: float,
     no_decay_on_norm_and_bias: bool = True,
     lr_factors: Mapping[str, float] | None = None,
+    layer_decay: float = 1.0,
+    frozen_backbone_epochs: int = 0,
+    steps_per_epoch: int = 1,
 ) -> list[dict[str, Any]]:
     """Groups parameters by learning rate and weight decay, as a MindSpore optimizer takes them.
 
@@ -61,32 +73,80 @@ def parameter_groups(
         no_decay_on_norm_and_bias: Leaves biases and the scale and shift of norms undecayed.
         lr_factors: Factors of the learning rate by kind (`KINDS`); those of all kinds of a
             parameter are multiplied, so a bias of the backbone gets both. 0 freezes.
+        layer_decay: One more factor for the backbone, for each of its layers
+            (`backbone_layers`) down to that of the parameter: d in the last layer, d² in the one
+            before (Clark et al. 2020, ELECTRA; BEiT and ConvNeXt take it too). 1 leaves it out.
+        frozen_backbone_epochs: The backbone's learning rate is 0 for so many epochs: its weights
+            stay as they are, decay included. Its gradients are computed all the same, and the
+            statistics of its batch norms go on (`src.models.freezing` stops both). So do AdamW's
+            moments, without which its first updates would be some three times too large; `Momentum`
+            drops the velocity that it has gathered, `nn.SGD` begins with it.
+        steps_per_epoch: Updates an epoch.
 
     Returns:
         The groups and, last, the order of the network, in which the optimizer keeps its state.
     """
     params = list(params)
     factors = {kind: factor for kind, factor in (lr_factors or {}).items() if factor != 1}
-    _check_factors(factors, {kind for param in params for kind in kinds_of(param.name)})
-    members: dict[tuple[float, bool], list[Parameter]] = {}
+    present = {kind for param in params for kind in kinds_of(param.name)}
+    _check_factors(factors, present)
+    _check_backbone_keys(layer_decay, frozen_backbone_epochs, "backbone" in present)
+    layers = backbone_layers(params)
+    depth = max(layers.values(), default=0)
+    members: dict[tuple[float, bool, int], list[Parameter]] = {}
     for param in params:
         kinds = kinds_of(param.name)
-        factor = 1.0
+        factor, frozen_steps = 1.0, 0
+        if "backbone" in kinds:
+            factor = layer_decay ** (depth + 1 - layers[param.name])
+            frozen_steps = frozen_backbone_epochs * steps_per_epoch
         for kind in kinds & set(factors):
             factor *= factors[kind]
         decayed = not (no_decay_on_norm_and_bias and kinds & {"bias", "norm"})
-        members.setdefault((factor, decayed), []).append(param)
+        members.setdefault((factor, decayed, frozen_steps), []).append(param)
     groups: list[dict[str, Any]] = []
-    for (factor, decayed), group_params in members.items():
+    # Two groups a layer would bury the other lines
+    level = logging.INFO if layer_decay == 1 else logging.DEBUG
+    for (factor, decayed, frozen_steps), group_params in members.items():
         decay = float(weight_decay) if decayed else 0.0
         group = {"params": group_params, "weight_decay": decay}
-        if factor != 1:
-            group["lr"] = _scaled(learning_rate, factor)
+        if factor != 1 or frozen_steps:
+            group["lr"] = _scaled(learning_rate, factor, frozen_steps)
         groups.append(group)
-        log.info(
-            "%d parameters: learning rate × %g, weight decay %g", len(group_params), factor, decay
-        )
+        counts = (len(group_params), factor, decay)
+        log.log(level, "%d parameters: learning rate × %g, weight decay %g", *counts)
+    if layer_decay != 1 and layers:
+        rates = (layer_decay**depth, layer_decay)
+        log.info("%d layers of the backbone: learning rate × %.3g … %.3g", depth, *rates)
+    if frozen_backbone_epochs and layers:
+        log.info("the backbone is frozen for %d steps", frozen_backbone_epochs * steps_per_epoch)
     return [*groups, {"order_params": params}]
+
+
+def backbone_layers(params: Iterable[Parameter]) -> dict[str, int]:
+    """The layer of each parameter of the backbone, by name; 1 is the first.
+
+    A layer is a numbered cell (`layer1.0`, a residual block; `conv1.3`, a convolution of VGG) or,
+    outside of these, a cell with weights of its own (`conv1`). What holds no weights but a norm's
+    is of the layer before it. Layers are counted in the order of the parameters, which is that of
+    computation in all our backbones, but for branches in parallel: one is counted after the other.
+    """
+    weights = [param for param in params if "backbone" in kinds_of(param.name)]
+    cells = {param.name: _numbered_cell(param.name) for param in weights}
+    weighted = {cells[param.name] for param in weights if param.ndim > 1}
+    layers: dict[str, int] = {}
+    layer, newest = 0, ""
+    for name, cell in cells.items():
+        if cell in weighted and cell != newest:
+            layer, newest = layer + 1, cell
+        layers[name] = layer
+    return layers
+
+
+def _numbered_cell(name: str) -> str:
+    """`backbone.layer1.0.bn1.gamma` → `backbone.layer1.0`; `backbone.bn.gamma` → `backbone.bn`."""
+    numbered = re.match(r".*?(\.(\w+_)?\d+)+(?=\.)", name)  # mindcv also has `features_3`
+    return numbered[0] if numbered else name.rpartition(".")[0]
 
 
 def _check_factors(factors: Mapping[str, float], present: set[str]) -> None:
@@ -101,11 +161,29 @@ def _check_factors(factors: Mapping[str, float], present: set[str]) -> None:
             log.warning("%s=%g has no effect: the network has no such parameter", key, factor)
 
 
+def _check_backbone_keys(layer_decay: float, frozen_epochs: int, present: bool) -> None:
+    prefix = "optimizer.parameters"
+    if not 0 < layer_decay <= 1:
+        raise UserError(
+            f"{prefix}.layer_decay={layer_decay}: expected a factor above 0 and at most 1, as 0.9"
+        )
+    if not frozen_epochs >= 0:
+        raise UserError(
+            f"{prefix}.frozen_backbone_epochs={frozen_epochs}: expected a number of epochs, 0 or "
+            "more"
+        )
+    given = {"layer_decay": layer_decay != 1, "frozen_backbone_epochs": frozen_epochs != 0}
+    for key in [key for key, value in given.items() if value and not present]:
+        log.warning("%s.%s has no effect: no parameter of a backbone is trained", prefix, key)
+
+
 def _scaled(
-    learning_rate: LearningRateSchedule | float, factor: float
+    learning_rate: LearningRateSchedule | float, factor: float, frozen_steps: int
 ) -> LearningRateSchedule | float:
+    if frozen_steps and not isinstance(learning_rate, LearningRateSchedule):
+        learning_rate = Schedule([learning_rate])
     if isinstance(learning_rate, LearningRateSchedule):
-        return ScaledSchedule(learning_rate, factor)
+        return ScaledSchedule(learning_rate, factor, frozen_steps)
     return learning_rate * factor
 
 
@@ -120,6 +198,7 @@ def _grouped(params: list[Parameter] | list[dict[str, Any]]) -> list[dict[str, A
 _descend = ops.ApplyGradientDescent()
 _accumulate = ops.MultitypeFuncGraph("accumulate")
 _shrink = ops.MultitypeFuncGraph("shrink")
+_keep = ops.MultitypeFuncGraph("keep")
 
 
 @_accumulate.register("Tensor", "Tensor", "Bool", "Tensor", "Tensor")
@@ -138,6 +217,13 @@ def _shrink_weight(rate: Tensor, decay: Tensor, decayed: bool, weight: Tensor) -
     return decayed
 
 
+@_keep.register("Tensor", "Bool", "Tensor")
+def _keep_velocity(share: Tensor, frozen_once: bool, velocity: Tensor) -> bool:
+    if frozen_once:
+        ops.assign(velocity, velocity * share)
+    return frozen_once
+
+
 class Momentum(nn.Momentum):
     """Momentum with weight decay in the gradient, in less memory than `nn.Momentum`.
 
@@ -145,6 +231,9 @@ class Momentum(nn.Momentum):
 
     The decay is added to v before it is scaled, not to the gradients, of which MindSpore would keep
     a second copy: half a gigabyte for the FCN on VGG-16.
+
+    While a rate is frozen at 0 (`ScaledSchedule`) its v is gathered, but dropped when that ends:
+    the first updates are as small as at the start of any training.
     """
 
     def __init__(
@@ -157,11 +246,19 @@ class Momentum(nn.Momentum):
         # Without its `use_nesterov`, which has no effect on the CPU; that of `nn.SGD` has
         super().__init__(_grouped(params), learning_rate, momentum, weight_decay)
         self.has_velocity = momentum > 0
+        # The rates are one a parameter here, in the order of the network
+        rates = self.learning_rate if self.is_group_lr else ()
+        frozen_steps = [getattr(rate, "frozen_steps", 0) for rate in rates]
+        self.frozen_steps = max(frozen_steps, default=0)
+        self.frozen_once = tuple(steps > 0 for steps in frozen_steps)
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Adds the decay to the velocities; `nn.Momentum` calls this first."""
+        """Drops velocities and adds the decay to them; `nn.Momentum` calls this first."""
         if not self.has_velocity:
             return super().decay_weight(gradients)
+        if self.frozen_steps > 0:
+            share = (self.global_step != self.frozen_steps).astype(ms.float32).reshape(())
+            self.hyper_map(ops.partial(_keep, share), self.frozen_once, self.moments)
         if self.exec_weight_decay:
             decays = self.get_weight_decay()
             accumulate = ops.partial(_accumulate, self.momentum)

@@ -126,3 +126,9 @@ def test_a_value_in_the_place_of_a_list_is_refused(command, override, expected):
 def test_a_rule_may_stand_for_class_weights():
     cfg = compose_config("train", ["loss.class_weights=median_frequency"])
     check(cfg, compose_config("train", []))
+
+
+def test_a_rule_does_not_stand_for_a_single_number():
+    cfg = compose_config("train", ["loss=tversky", "loss.alpha=median_frequency"])
+    with pytest.raises(UserError, match="loss.alpha=median_frequency: expected a number"):
+        check(cfg, compose_config("train", []))

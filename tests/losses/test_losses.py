@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.losses import CrossEntropy, Dice, Focal, Ohem, WeightedSum
+from src.losses import CrossEntropy, Dice, Focal, Lovasz, Ohem, Tversky, WeightedSum
 from src.utils.errors import UserError
 
 
@@ -78,6 +78,33 @@ def dice(logits, labels):
     return (1 - 2 * (p * target).sum(0) / (p + target).sum(0))[present].mean()
 
 
+def tversky(logits, labels, alpha, beta, gamma=1.0):
+    p, ids = rows(logits, labels)
+    target = np.eye(p.shape[1])[ids]
+    right = (p * target).sum(0)
+    wrong, missed = (p * (1 - target)).sum(0), ((1 - p) * target).sum(0)
+    index = right / (right + alpha * wrong + beta * missed)
+    return ((1 - index) ** (1 / gamma))[target.any(axis=0)].mean()
+
+
+def lovasz(logits, labels):
+    """As defined: each class's 1 - IoU of growing sets of wrong pixels, the largest errors first."""
+    p, ids = rows(logits, labels)
+    losses = []
+    for k in np.unique(ids):
+        own = ids == k
+        errors = np.where(own, 1 - p[:, k], p[:, k])
+        loss, wrong, before = 0.0, np.zeros(len(ids), bool), 0.0
+        for pixel in np.argsort(-errors, kind="stable"):
+            wrong[pixel] = True
+            predicted = own ^ wrong
+            jaccard_loss = 1 - (own & predicted).sum() / (own | predicted).sum()
+            loss += errors[pixel] * (jaccard_loss - before)
+            before = jaccard_loss
+        losses.append(loss)
+    return np.mean(losses)
+
+
 WEIGHTS = [1.0, 0.5, 3.0, 2.0]
 CASES = {
     "cross entropy": (CrossEntropy(), cross_entropy),
@@ -95,6 +122,14 @@ CASES = {
     "focal": (Focal(2.0, WEIGHTS), lambda x, y: focal(x, y, 2.0, WEIGHTS)),
     "focal, odd gamma": (Focal(0.5, 0.25), lambda x, y: focal(x, y, 0.5, [0.25] * 4)),
     "dice": (Dice(), dice),
+    "tversky": (Tversky(0.3, 0.7), lambda x, y: tversky(x, y, 0.3, 0.7)),
+    "focal tversky": (Tversky(0.2, 1.1, 4 / 3), lambda x, y: tversky(x, y, 0.2, 1.1, 4 / 3)),
+    "tversky of halves": (Tversky(0.5, 0.5), dice),
+    "lovasz": (Lovasz(), lovasz),
+    "sum with lovasz": (
+        WeightedSum({"a": CrossEntropy(), "b": Lovasz()}, {"a": 1, "b": 0.5}),
+        lambda x, y: cross_entropy(x, y) + 0.5 * lovasz(x, y),
+    ),
     "sum": (
         WeightedSum({"a": CrossEntropy(), "b": Dice()}, {"a": 0.7, "b": 2}),
         lambda x, y: 0.7 * cross_entropy(x, y) + 2 * dice(x, y),
@@ -207,6 +242,82 @@ def test_dice_leaves_out_a_class_absent_from_the_labels():
     assert value(Dice(), perfect, labels_of(0, 1)) == pytest.approx(0, abs=1e-6)
 
 
+def test_tversky_weighs_false_positives_and_false_negatives():
+    logits = pixels([0.75, 0.25], [0.5, 0.5], [0.5, 0.5])
+    # Class 0: TP 0.75, FP 1, FN 0.25; class 1: TP 1, FP 0.25, FN 1
+    first, second = 0.75 / (0.75 + 0.3 * 1 + 0.7 * 0.25), 1 / (1 + 0.3 * 0.25 + 0.7 * 1)
+    expected = 1 - (first + second) / 2
+    assert value(Tversky(0.3, 0.7), logits, labels_of(0, 1, 1)) == pytest.approx(expected)
+    expected = ((1 - first) ** 0.75 + (1 - second) ** 0.75) / 2
+    assert value(Tversky(0.3, 0.7, 4 / 3), logits, labels_of(0, 1, 1)) == pytest.approx(expected)
+
+
+def test_tversky_with_equal_halves_is_dice_to_the_last_bit():
+    logits, labels = batch()
+    halves = Tversky(0.5, 0.5)
+    assert value(halves, logits, labels) == value(Dice(), logits, labels)
+    assert np.array_equal(gradient(halves, logits, labels), gradient(Dice(), logits, labels))
+
+
+def test_focal_tversky_has_a_finite_gradient_where_the_network_is_certain():
+    certain = np.array([200.0, 0.0], np.float32).reshape(1, 2, 1, 1)
+    assert np.isfinite(gradient(Tversky(gamma=4 / 3), certain, labels_of(0))).all()
+
+
+def test_lovasz_of_three_pixels_worked_out_by_hand(mode):
+    logits = pixels([0.9, 0.1], [0.4, 0.6], [0.3, 0.7])
+    # Class 0, pixels 1 and 2, errors 0.6 0.3 0.1: IoU falls from 1 to 1/2, to 1/3, to 0
+    first = 0.6 * 1 / 2 + 0.3 * (1 / 2 - 1 / 3) + 0.1 * 1 / 3
+    # Class 1, pixel 3, the same errors: IoU falls from 1 to 1/2, to 0, where it stays
+    second = 0.6 * 1 / 2 + 0.3 * 1 / 2
+    actual = value(Lovasz(), logits, labels_of(0, 0, 1))
+    assert actual == pytest.approx((first + second) / 2, rel=1e-5)
+    # An ignored pixel, however wrong, changes nothing; nor does a class that is absent
+    more = pixels([0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [1e-6, 1 - 1e-6])
+    assert value(Lovasz(), more, labels_of(0, 0, 1, 255)) == pytest.approx(actual)
+    third = np.concatenate([logits, np.full((1, 1, 1, 3), -50, np.float32)], axis=1)
+    assert value(Lovasz(), third, labels_of(0, 0, 1)) == pytest.approx(actual)
+
+
+def test_lovasz_of_a_certain_prediction_is_one_minus_its_mean_iou():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 3, (2, 2, 8, 8))
+    logits = 100.0 * np.eye(3, dtype=np.float32)[predicted].transpose(0, 3, 1, 2)
+    pairs = [(labels == k, predicted == k) for k in range(3)]
+    iou = np.mean([(own & found).sum() / (own | found).sum() for own, found in pairs])
+    assert value(Lovasz(), logits, labels) == pytest.approx(1 - iou, rel=1e-5)
+
+
+def jaccard_gradient(own):
+    """Algorithm 1 of Berman et al. 2018, in float64, for pixels in the order of their errors."""
+    intersection = own.sum() - own.cumsum()
+    union = own.sum() + (1 - own).cumsum()
+    return np.diff(1 - intersection / union, prepend=0)
+
+
+def test_lovasz_agrees_with_algorithm_1_on_a_batch_as_large_as_in_training(mode):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4, 3, 64, 64)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 255], (4, 64, 64), p=[0.85, 0.01, 0.04, 0.1]).astype(np.int32)
+    p, ids = rows(logits, labels)
+    loss, by_probability = 0.0, np.zeros(p.shape)
+    for k in range(3):
+        own = (ids == k).astype(float)
+        errors = np.abs(own - p[:, k])
+        order = np.argsort(-errors)
+        gains = np.zeros(len(ids))
+        gains[order] = jaccard_gradient(own[order])
+        loss += (errors * gains).sum() / 3
+        by_probability[:, k] = gains * (1 - 2 * own) / 3
+    by_logit = p * (by_probability - (p * by_probability).sum(axis=1, keepdims=True))
+    actual, grad = ms.value_and_grad(Lovasz())(Tensor(logits), Tensor(labels))
+    assert float(actual.asnumpy()) == pytest.approx(loss, rel=1e-5)
+    found = grad.asnumpy().transpose(0, 2, 3, 1)[labels != 255]
+    # Errors that float32 cannot tell apart may change places
+    np.testing.assert_allclose(found, by_logit, rtol=1e-3, atol=1e-3 * np.abs(by_logit).max())
+    assert not grad.asnumpy().transpose(0, 2, 3, 1)[labels == 255].any()
+
+
 @pytest.mark.parametrize(
     "loss",
     [
@@ -257,6 +368,9 @@ def test_huge_logits_stay_finite():
         (lambda: Ohem(thresh=70), "thresh=70"),
         (lambda: Ohem(min_kept=100000), "min_kept=100000"),
         (lambda: Focal(gamma=-1), "gamma=-1"),
+        (lambda: Tversky(-0.1, 0.7), "alpha=-0.1 beta=0.7: expected numbers of at least 0"),
+        (lambda: Tversky(0, 0), "alpha=0 beta=0: .*one above 0"),
+        (lambda: Tversky(gamma=0.75), "gamma=0.75: expected at least 1; the exponent is 1 / gamma"),
         (lambda: WeightedSum({"a": Dice()}, {"b": 1}), "a weight for every loss"),
     ],
 )
