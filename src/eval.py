@@ -34,6 +34,7 @@ def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
             worst = ", ".join(image.name for image in evaluation.save_images(path)[:4])
             log.info("scores by image, the worst first (%s) → %s", worst, path)
         evaluation_figures(evaluator, evaluation, run.path / "figures", name)
+        log.info("eval.json and figures → %s", run.path)
     evaluation.show(f"split {evaluation.protocol['split']}, percent")
 
 

@@ -54,8 +54,8 @@ def class_ids(wanted: Sequence[str], class_names: Sequence[str]) -> list[int]:
     for name in wanted:
         if name not in class_names:
             raise UserError(
-                f"classes={name}: no class of that name{nearest(name, class_names)}; known: "
-                + ", ".join(class_names)
+                f"classes={name}: no class of that name{nearest(name, class_names)} (known: "
+                f"{', '.join(class_names)})"
             )
     return [class_names.index(name) for name in wanted]
 

@@ -18,7 +18,7 @@ def test_a_notebook_trains_a_network_that_tells_the_shapes_apart(name, tmp_path,
     place = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=PATIENCE, resources=place).execute()
     [run] = tmp_path.glob("tutorial/runs/*")
-    assert json.loads((run / "eval.json").read_text())["miou"] > 0.6
+    assert json.loads((run / "eval.json").read_text())["miou"] > 0.7  # 0.78 here
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     shown = [kind for output in outputs for kind in output.get("data", ())]
     assert shown.count("image/png") == 4

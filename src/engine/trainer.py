@@ -25,7 +25,7 @@ from src.engine.checkpoint import save_weights
 from src.engine.checkpointing import Checkpointing
 from src.engine.ema import ExponentialMovingAverage
 from src.engine.evaluator import Evaluation, Evaluator
-from src.engine.loggers.base import Logger
+from src.engine.loggers.base import EndStatus, Logger
 from src.engine.loggers.csv import CsvLogger
 from src.engine.prediction import write_predictions
 from src.engine.segmenter import Segmenter
@@ -157,8 +157,11 @@ class Trainer:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        status: EndStatus = "completed"
+        if kind is not None:
+            status = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
         for logger in self.loggers:
-            logger.close(failed=kind is not None)
+            logger.close(status)
 
     @property
     def val_count(self) -> int:
@@ -382,7 +385,7 @@ class Trainer:
         """Evaluates at native resolution, with a progress bar."""
         count = self._count(evaluator)
         with progress() as bar:
-            task = bar.add_task("evaluating", total=len(evaluator.share(count)))
+            task = bar.add_task(f"evaluating {evaluator.split}", total=len(evaluator.share(count)))
 
             def advance() -> None:
                 bar.advance(task)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from html import escape
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -70,17 +70,31 @@ def setup_logging(path: Path | None = None, verbose: bool = False) -> None:
 class NotebookProgress(Progress):
     """Bars in the output of a notebook's cell, redrawn in their place, at most twice a second.
 
+    Those that are started while others are shown stand below them, in the same output.
     rich's own need ipywidgets, and draw from a thread that can take log lines away with them.
     """
 
-    def start(self) -> None:
-        from IPython.display import display
+    _shown: ClassVar[list["NotebookProgress"]] = []  # the first has the output
 
-        self._drawn = time.monotonic()
-        self._output = display(self, display_id=True)
+    def start(self) -> None:
+        self._shown.append(self)
+        if self._shown[0] is self:
+            from IPython.display import display
+
+            self._drawn = time.monotonic()
+            self._output = display(self, display_id=True)
 
     def stop(self) -> None:
-        self._output.update({}, raw=True)
+        if self in self._shown:
+            if self._shown[0] is self:
+                self._output.update({}, raw=True)
+            del self._shown[self._shown.index(self) :]
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._shown and self._shown[0] is self:
+            for bar in self._shown[1:]:
+                yield from bar.get_renderables()
 
     def update(self, *args: Any, **fields: Any) -> None:
         super().update(*args, **fields)
@@ -91,15 +105,17 @@ class NotebookProgress(Progress):
         self._redraw()
 
     def _redraw(self) -> None:
-        if time.monotonic() - self._drawn >= 0.5:
-            self._drawn = time.monotonic()
-            self._output.update(self)
+        first = self._shown[0] if self._shown else None
+        if first is not None and time.monotonic() - first._drawn >= 0.5:
+            first._drawn = time.monotonic()
+            first._output.update(first)
 
 
 def progress(*columns: ProgressColumn) -> Progress:
     """Bars for counted work: `with progress() as bar: task = bar.add_task("reading", total=n)`.
 
-    Live on a terminal and in a notebook, and gone in the end.
+    Live on a terminal and in a notebook, and gone in the end; those that are begun while others are
+    shown stand below them.
     """
     columns = columns or (
         TextColumn("{task.description}", markup=False),

@@ -54,7 +54,7 @@ def test_without_the_package_wandb_is_off_and_the_run_goes_on(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", None)
     logger = started(WandbLogger(tmp_path, "project"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
-    logger.close(failed=False)
+    logger.close("completed")
     assert logger.run_id is None
 
 
@@ -63,7 +63,7 @@ def test_an_offline_run_is_written_below_the_run_directory(tmp_path, monkeypatch
     logger = started(WandbLogger(tmp_path, "project"), {"seed": 1})
     assert logger.run_id
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
-    logger.close(failed=False)
+    logger.close("completed")
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
@@ -80,7 +80,7 @@ def test_wandbs_own_variables_are_obeyed_unless_the_command_line_says_otherwise(
         logger = started(instantiate(compose_config("train", wanted).logger.wandb))
         run = logger._run
         assert (run.project, run.entity, run.tags) == (project, "team", ("a", "b"))
-        logger.close(failed=False)
+        logger.close("completed")
     wandb.teardown()
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
 
@@ -96,7 +96,7 @@ def test_figures_class_table_and_masks_go_to_wandb(tmp_path, monkeypatch):
     logger.log_table("per_class", ["class", "iou"], [["ground", 0.5], ["square", float("nan")]])
     case = Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")
     logger.log_masks("predictions", [case], CLASSES)
-    logger.close(failed=False)
+    logger.close("completed")
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     (table,) = media.glob("table/per_class_*.table.json")
     assert json.loads(table.read_text())["data"] == [["ground", 0.5], ["square", None]]
@@ -126,7 +126,7 @@ def test_when_wandb_dies_the_run_goes_on_and_is_told_once(tmp_path, monkeypatch,
         logger.log({"train/loss": 1.0}, epoch=1, step=1)
         assert logger.run_id is None
         logger.log_table("per_class", ["class"], [["ground"]])
-    logger.close(failed=False)
+    logger.close("completed")
     assert caplog.text.count("W&B is off from here on (Connection lost)") == 1
 
 
@@ -150,7 +150,7 @@ def test_tensorboards_own_reader_finds_the_rows_of_the_csv(tmp_path):
     for step, loss in enumerate([2.5, 1.5, 0.75], 1):
         for logger in loggers:
             logger.log({"train/loss": loss, "val/iou/road": loss / 4}, epoch=1, step=step)
-    loggers[1].close(failed=False)
+    loggers[1].close("completed")
     found = events(tmp_path / "tensorboard")
     for key in ("train/loss", "val/iou/road"):
         logged = [(int(row["step"]), float(row[key])) for row in rows(tmp_path / "metrics.csv")]
@@ -162,13 +162,13 @@ def test_a_resumed_run_has_each_step_once_in_tensorboard(tmp_path):
     first.log({"train/loss": 3.0}, epoch=1, step=1)
     saved = first.state_dict()
     first.log({"train/loss": 9.0}, epoch=1, step=2)  # after the state that the run resumes from
-    first.close(failed=True)
+    first.close("failed")
     second = TensorBoardLogger(tmp_path)
     second.start({}, resume_id=first.run_id)
     second.load_state_dict(saved)
     for step, loss in ((2, 2.0), (3, 1.0)):
         second.log({"train/loss": loss}, epoch=1, step=step)
-    second.close(failed=False)
+    second.close("completed")
     found = events(tmp_path / "tensorboard").Scalars("train/loss")
     assert [(event.step, event.value) for event in found] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
@@ -185,7 +185,7 @@ def test_figures_tables_masks_and_hyperparameters_go_to_tensorboard(tmp_path):
         "predictions", [Case("a", np.zeros((2, 2, 3), np.uint8), label, pred, "")], CLASSES
     )
     logger.log_best({"epoch": 1, "step": 5, "val/miou": 0.5})
-    logger.close(failed=False)
+    logger.close("completed")
     found = events(tmp_path / "tensorboard")
     (figure,) = found.Images("figures/curves")
     assert (figure.step, figure.width, figure.height) == (7, 8, 6)
@@ -210,7 +210,7 @@ def test_tensorboard_has_scalars_alone_where_asked_to(tmp_path):
     logger.log_images([tmp_path / "curves.png"])
     logger.log_table("per_class", ["class"], [["ground"]])
     logger.log_best({"val/miou": 0.5})
-    logger.close(failed=False)
+    logger.close("completed")
     assert len(list(tmp_path.rglob("events.*"))) == 1
     tags = {kind: names for kind, names in events(tmp_path / "tensorboard").Tags().items() if names}
     assert tags == {"scalars": ["epoch", "train/loss"]}
@@ -221,5 +221,5 @@ def test_without_the_package_tensorboard_is_off_and_the_run_goes_on(tmp_path, mo
     logger = started(TensorBoardLogger(tmp_path))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
     logger.load_state_dict({"step": 1})
-    logger.close(failed=False)
+    logger.close("completed")
     assert list(tmp_path.iterdir()) == []

@@ -55,7 +55,7 @@ def test_scalars_hyperparameters_tags_and_best_scores_are_found_in_mlflow(tmp_pa
     logger.log({"train/loss": 2.5, "val/iou/a, b": 0.25}, epoch=1, step=4)
     logger.log({"train/loss": 1.5, "val/miou": math.nan}, epoch=2, step=8)
     logger.log_best({"val/miou": 0.5})
-    logger.close(failed=False)
+    logger.close("completed")
     assert logger.run_id is None
     run = client(uri).get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
@@ -77,8 +77,8 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_with_each_step_once(tmp_pa
     run_id = first.run_id
     for step in (1, 2):
         first.log({"train/loss": 4.0 / step}, epoch=1, step=step)
-    first.close(failed=True)
-    assert client(uri).get_run(run_id).info.status == "FAILED"
+    first.close("interrupted")
+    assert client(uri).get_run(run_id).info.status == "KILLED"
     second = started(MlflowLogger(tmp_path, "resumed", uri), run_id)
     assert second.run_id == run_id
     assert client(uri).get_run(run_id).info.status == "RUNNING"
@@ -86,10 +86,21 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run_with_each_step_once(tmp_pa
     second.log({"train/loss": 2.0}, epoch=1, step=2)
     second.log({"val/miou": 0.5}, epoch=1, step=2)
     second.log({"train/loss": 1.0}, epoch=2, step=3)
-    second.close(failed=False)
+    second.close("completed")
     assert history(uri, run_id, "train/loss") == [(1, 4.0), (2, 2.0), (3, 1.0)]
     assert history(uri, run_id, "val/miou") == [(2, 0.5)]
     assert client(uri).get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    "status, mlflows",
+    [("completed", "FINISHED"), ("interrupted", "KILLED"), ("failed", "FAILED")],
+)
+def test_how_a_run_ended_is_its_status_in_mlflow(tmp_path, uri, status, mlflows):
+    logger = started(MlflowLogger(tmp_path, "ended", uri))
+    run_id = logger.run_id
+    logger.close(status)
+    assert client(uri).get_run(run_id).info.status == mlflows
 
 
 def test_figures_class_table_and_masks_are_artifacts(tmp_path, uri):
@@ -102,7 +113,7 @@ def test_figures_class_table_and_masks_are_artifacts(tmp_path, uri):
     logger.log_table("per_class", ["class", "iou"], [["a, b", 0.5], ["square", math.nan]])
     case = Case("val/a b", np.full((1, 2, 3), 7, np.uint8), label, pred, "")
     logger.log_masks("predictions", [case], classes)
-    logger.close(failed=False)
+    logger.close("completed")
 
     def bytes_of(path):
         return open(client(uri).download_artifacts(run_id, path, str(tmp_path)), "rb").read()
@@ -120,7 +131,7 @@ def test_mlflows_own_variables_are_obeyed(tmp_path, uri, monkeypatch):
     logger = started(MlflowLogger(tmp_path, "variables"))
     assert client(uri).get_run(logger.run_id).data.params["seed"] == "3"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
-    logger.close(failed=False)
+    logger.close("completed")
 
 
 def test_the_page_of_a_run_is_without_the_servers_password():
@@ -142,7 +153,7 @@ def test_a_server_that_is_gone_or_never_answers_costs_seconds(tmp_path, caplog, 
         begin = time.monotonic()
         logger = started(MlflowLogger(tmp_path, "x", f"http://127.0.0.1:{port}", timeout=1))
         logger.log({"train/loss": 1.0}, epoch=1, step=1)
-        logger.close(failed=False)
+        logger.close("completed")
     assert time.monotonic() - begin < 15
     assert logger.run_id is None and logger.url is None
     assert caplog.text.count("MLflow is off for this run") == 1

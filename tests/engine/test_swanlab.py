@@ -90,9 +90,12 @@ def test_modes_without_a_server_and_a_server_of_ones_own_are_keys(tmp_path, swan
     assert swanlab.calls[1]["settings"] == {"interactive": False, **address}
 
 
-@pytest.mark.parametrize("failed, state", [(False, "success"), (True, "crashed")])
+@pytest.mark.parametrize(
+    "status, state",
+    [("completed", "success"), ("interrupted", "aborted"), ("failed", "crashed")],
+)
 def test_scalars_figures_table_masks_and_best_scores_are_logged_at_their_steps(
-    tmp_path, swanlab, failed, state
+    tmp_path, swanlab, status, state
 ):
     logger = started(SwanLabLogger(tmp_path, "p", mode="local"))
     run = logger._run
@@ -103,7 +106,7 @@ def test_scalars_figures_table_masks_and_best_scores_are_logged_at_their_steps(
         "predictions", [Case("a", np.full((1, 1, 3), 9, np.uint8), label, pred, "")], CLASSES
     )
     logger.log_best({"val/miou": 0.5})
-    logger.close(failed)
+    logger.close(status)
     assert run.logged == [
         (7, {"epoch": 1, "train/loss": 2.5}),
         (7, {"per_class": ("text", "| class | iou |\n| --- | --- |\n| square | 0.5 |")}),
@@ -126,6 +129,6 @@ def test_where_swanlab_cannot_be_imported_one_line_names_its_bridge(
         monkeypatch.setitem(sys.modules, "swanlab", None)
     logger = started(SwanLabLogger(tmp_path, "p"))
     logger.log({"train/loss": 1.0}, epoch=1, step=1)
-    logger.close(failed=False)
+    logger.close("completed")
     assert logger.run_id is None and len(caplog.records) == 1
     assert f"swanlab convert -t tensorboard --tb-log-dir {tmp_path}/tensorboard" in caplog.text

@@ -1,9 +1,12 @@
 """The trainer and its callbacks on a toy problem, through `mindspore.train.Model`."""
 
 import csv
+import io
 import json
 import logging
 import math
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -11,6 +14,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 from mindspore import nn
+from rich.console import Console
 
 from src.device.process_group import ProcessGroup
 from src.engine.callbacks.base import Callback
@@ -23,6 +27,7 @@ from src.engine.callbacks.validation import (
     Validate,
 )
 from src.engine.evaluator import Evaluator
+from src.engine.loggers.base import Logger
 from src.engine.loggers.csv import CsvLogger
 from src.engine.segmenter import Segmenter
 from src.engine.trainer import Trainer
@@ -402,3 +407,41 @@ def test_a_monitored_class_that_no_validated_sample_shows_is_refused_before_trai
         fit(tmp_path, [Spy(), Validate()], evaluator, limit_val_batches=2, **options)
     assert trained == []
     assert evaluator.holds("more", 3) and evaluator.holds("less", 1)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_the_validation_below_the_training_and_a_pipe_neither(
+    tmp_path, monkeypatch, terminal
+):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    monkeypatch.setattr("src.utils.console.console", screen)
+    shown = []
+
+    class Watched(Scripted):
+        def run(self, count, on_sample=lambda: None):
+            on_sample()
+            time.sleep(0.3)  # bars are drawn ten times a second
+            shown.append(screen.file.getvalue().rpartition("epoch 2/2")[2])
+            return super().run(count)
+
+    callbacks = [Validate(), ProgressBar()]
+    fit(tmp_path, callbacks, Watched([0.5]), max_epochs=2, val_every_n_epochs=2)
+    [after] = shown
+    assert ("evaluating val" in after and "1/1" in after) == terminal
+    assert bool(screen.file.getvalue()) == terminal
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [(None, "completed"), (KeyboardInterrupt, "interrupted"), (ValueError, "failed")],
+)
+def test_loggers_learn_how_a_run_ended(tmp_path, error, status):
+    class Ended(Logger):
+        def close(self, status):
+            ends.append(status)
+
+    ends = []
+    with suppress(KeyboardInterrupt, ValueError), Trainer(tmp_path, loggers=[Ended()]):
+        if error is not None:
+            raise error
+    assert ends == [status]

@@ -1,5 +1,6 @@
 """The screen: whatever characters it has, and whatever brackets names hold."""
 
+import io
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from src.utils.console import class_table, console, html_table, progress
 from tests import ROOT
@@ -61,7 +64,9 @@ def test_a_table_as_html_has_its_cells_and_escapes_names():
     assert cells == ["&lt;b&gt;", *numbers, "road", *numbers]
 
 
-def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(monkeypatch):
+@pytest.fixture
+def notebook(monkeypatch):
+    """The outputs of a cell, with what each was updated by, and a clock."""
     outputs, now = [], [0.0]
 
     class Output:
@@ -69,7 +74,12 @@ def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(monkeypa
             self.updates = []
 
         def update(self, shown, raw=False):
-            self.updates.append(shown)
+            self.updates.append(text(shown) if isinstance(shown, Progress) else shown)
+
+    def text(bars):
+        screen = Console(file=io.StringIO(), width=100)
+        screen.print(bars.get_renderable())
+        return screen.file.getvalue()
 
     def display(shown, display_id):
         outputs.append(Output())
@@ -80,10 +90,34 @@ def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(monkeypa
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr(console, "is_jupyter", True)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return SimpleNamespace(outputs=outputs, now=now)
+
+
+def test_bars_in_a_notebook_are_redrawn_in_their_place_and_do_not_flood(notebook):
     with progress() as bar:
         task = bar.add_task("reading", total=100)
         for _ in range(100):
-            now[0] += 0.1
+            notebook.now[0] += 0.1
             bar.advance(task)
-    [output] = outputs
+    [output] = notebook.outputs
     assert 15 <= len(output.updates) <= 21 and output.updates[-1] == {}
+
+
+def test_a_bar_within_another_stands_below_it_in_the_same_output(notebook):
+    with progress() as bar:
+        task = bar.add_task("epoch 1/2", total=10)
+        bar.advance(task)
+        with progress() as inner:
+            validation = inner.add_task("evaluating val", total=3)
+            notebook.now[0] += 1
+            inner.advance(validation)
+        notebook.now[0] += 1
+        bar.advance(task)
+    with progress() as bar:
+        task = bar.add_task("reading", total=1)
+    first, second = notebook.outputs
+    both, alone, end = first.updates
+    lines = both.splitlines()
+    assert "epoch 1/2" in lines[0] and "evaluating val" in lines[1] and "1/3" in lines[1]
+    assert "2/10" in alone and "evaluating" not in alone
+    assert end == {} and second.updates == [{}]

@@ -1,6 +1,7 @@
 """Labels drawn from annotated shapes: the common part of LabelMe's and COCO's formats."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,15 +106,18 @@ class AnnotationSource(FolderSource):
         """What labels stand for.
 
         Args:
-            labels: Those that there are, told where nothing names the classes.
+            labels: Those that there are, once for each file, told where nothing names the classes.
         """
         names = self.class_names
         if not names:
             left_out = {*self.void_labels, *self.skipped_labels}
-            found = [n for n in sorted({*labels} - left_out) if not is_background(n)]
+            files = Counter(labels)
+            found = [n for n in sorted(files.keys() - left_out) if not is_background(n)]
+            counts = ", ".join(f"{name} in {files[name]}" for name in found)
             raise UserError(
                 f"{self.folder}: nothing names the classes in their order; set "
                 f"'dataset.class_names=[{','.join(['background', *found])}]'"
+                + (f" (files that have a label: {counts})" if counts else "")
             )
         for key in ("void_labels", "skipped_labels"):
             if both := set(getattr(self, key)).intersection(names):

@@ -149,7 +149,7 @@ def _region(shape: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
     """The pixels of a shape, H×W bool."""
     kind, points = shape.get("shape_type") or "polygon", np.array(shape["points"], float)
     if kind not in _POINTS:
-        raise ValueError(f"a {kind}, expected {', '.join(_POINTS)}")
+        raise ValueError(f"shape_type '{kind}', expected one of {', '.join(_POINTS)}")
     if points.shape[1:] != (2,) or not np.isfinite(points).all():
         raise ValueError("points that are no pairs of numbers")
     low, high = _POINTS[kind]

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from src.utils.errors import error_summary
 from src.visualization.sheets import Case, Classes
 
 log = logging.getLogger(__name__)
+
+EndStatus = Literal["completed", "interrupted", "failed"]  # as in summary.json
 
 
 class Logger:
@@ -64,8 +66,8 @@ class Logger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Forgets what was logged after `state_dict` gave this; an empty one is the beginning."""
 
-    def close(self, failed: bool) -> None:
-        """Writes out what is pending; called at a run's end, whatever ended it."""
+    def close(self, status: EndStatus) -> None:
+        """Writes out what is pending; called at a run's end, which `status` names."""
 
 
 class Tracker(Logger):

@@ -11,7 +11,7 @@ from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from src.engine.loggers.base import Tracker
+from src.engine.loggers.base import EndStatus, Tracker
 from src.engine.loggers.formats import hyperparameters, side_by_side
 from src.runs.names import run_name
 from src.visualization.sheets import Case, Classes
@@ -19,6 +19,7 @@ from src.visualization.sheets import Case, Classes
 _LOCAL_SERVER = "http://127.0.0.1:5000"  # where `mlflow server` listens
 _MAX_PARAMS = 100  # of one request
 _MAX_VALUE = 6000  # characters of a parameter
+_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}  # MLflow's
 
 
 class MlflowLogger(Tracker):
@@ -136,9 +137,8 @@ class MlflowLogger(Tracker):
         best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda client: self._log_metrics(client, best))
 
-    def close(self, failed: bool) -> None:
-        status = "FAILED" if failed else "FINISHED"
-        self.send(lambda client: client.set_terminated(self._id, status))
+    def close(self, status: EndStatus) -> None:
+        self.send(lambda client: client.set_terminated(self._id, _STATUS[status]))
         self._run = None
 
     def _log_metrics(self, client: Any, metrics: Mapping[str, float]) -> None:

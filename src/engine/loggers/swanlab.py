@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.engine.loggers.base import Tracker
+from src.engine.loggers.base import EndStatus, Tracker
 from src.engine.loggers.formats import markdown_table, side_by_side
 from src.visualization.sheets import Case, Classes
+
+_STATE = {"completed": "success", "interrupted": "aborted", "failed": "crashed"}  # SwanLab's
 
 
 class SwanLabLogger(Tracker):
@@ -117,6 +119,6 @@ class SwanLabLogger(Tracker):
         best = {f"best/{key}": value for key, value in scores.items() if key.startswith("val/")}
         self.send(lambda run: run.log(best, step=self._step))
 
-    def close(self, failed: bool) -> None:
-        self.send(lambda run: run.finish("crashed" if failed else "success"))
+    def close(self, status: EndStatus) -> None:
+        self.send(lambda run: run.finish(_STATE[status]))
         self._run = None

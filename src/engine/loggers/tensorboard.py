@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from src.engine.loggers.base import Tracker
+from src.engine.loggers.base import EndStatus, Tracker
 from src.engine.loggers.formats import hyperparameters, markdown_table, side_by_side
 from src.visualization.sheets import Case, Classes
 
@@ -92,7 +92,7 @@ class TensorBoardLogger(Tracker):
             suffix = f".from_{self._step + 1}"  # its name has seconds alone beside it
             self._run = self._writer(purge_step=self._step + 1, filename_suffix=suffix)
 
-    def close(self, failed: bool) -> None:
+    def close(self, status: EndStatus) -> None:
         self.send(lambda writer: writer.close())
         self._run = None
 

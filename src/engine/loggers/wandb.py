@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.engine.loggers.base import Tracker
+from src.engine.loggers.base import EndStatus, Tracker
 from src.visualization.sheets import Case, Classes
 
 
@@ -108,6 +108,6 @@ class WandbLogger(Tracker):
 
         self.send(send)
 
-    def close(self, failed: bool) -> None:
-        self.send(lambda run: run.finish(exit_code=int(failed)))
+    def close(self, status: EndStatus) -> None:
+        self.send(lambda run: run.finish(exit_code=int(status != "completed")))
         self._run = None

@@ -85,7 +85,7 @@ def test_a_mask_at_corners_between_pixels_keeps_its_size_and_is_cut_at_the_image
         (shape("catt", [[1, 1], [9, 1], [9, 9]]), "'catt' is no class; did you mean 'cat'?"),
         (shape("cat", [[1, 1], [9, 1]]), "shape 1: a polygon of 2 points, expected 3"),
         (shape("cat", [[1, 1], [9, 1], [9, 9]], "rectangle"), "a rectangle of 3 points"),
-        (shape("cat", [[1, 1]], "ellipse"), "a ellipse, expected polygon"),
+        (shape("cat", [[1, 1]], "ellipse"), "shape_type 'ellipse', expected one of polygon"),
         (shape("cat", [[1, 1], [9, 1], [9, float("nan")]]), "no pairs of numbers"),
         (shape("cat", [[1, 1], [3, 3]], "mask", mask="AAAA"), "a mask that is no PNG"),
         ({"label": "cat", "shape_type": "polygon"}, "shape 1: 'points'"),
@@ -161,7 +161,7 @@ def test_where_nothing_names_the_classes_the_labels_found_are_told(tmp_path):
     write(
         root / "0.json", [shape("dog", [[1, 1]], "point"), shape("__ignore__", [[1, 1]], "point")]
     )
-    with pytest.raises(UserError, match=r"set 'dataset.class_names=\[background,cat,dog\]'"):
+    with pytest.raises(UserError, match=r"=\[background,cat,dog\]' .*cat in 4, dog in 1"):
         module(root, tmp_path)
 
 
