@@ -31,6 +31,7 @@ class Rule:
                 text += f" of at least {self.low:g}"
             elif self.above is not None:
                 text += f" above {self.above:g}"
+                text += f" and up to {self.high:g}" if self.high is not None else ""
         if self.pair:
             text = f"a list of two: each {text}"
         if self.listed:
@@ -86,6 +87,7 @@ RULES: dict[str, Rule] = {
     "dataset.num_workers": Rule(int, low=1, nullable=True),
     "dataset.limit_samples": Rule(int, low=1, nullable=True),
     "dataset.flip": Rule(float, low=0, high=1),
+    "dataset.max_class_share": Rule(float, above=0, high=1, nullable=True),
     "dataset.mean": Rule(float, listed=True, nullable=True),
     "dataset.std": Rule(float, above=0, listed=True, nullable=True),
     "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),

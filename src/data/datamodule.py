@@ -12,6 +12,7 @@ import cv2
 import mindspore.dataset as ds
 import numpy as np
 
+from src.data.augmentations import Augmentation
 from src.data.folds import Folds
 from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile, Rows
@@ -20,7 +21,7 @@ from src.data.preparation.inspection import report_rows
 from src.data.preparation.labels import LabelRules
 from src.data.sources.base import Source
 from src.data.sources.file_lists import few
-from src.data.transforms import Augmentation, TrainTransform, decode_image, decode_label
+from src.data.transforms import TrainTransform, decode_image, decode_label
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 from src.utils.palette import voc_palette
@@ -72,7 +73,7 @@ class SegDataModule:
             `train_split` the others. None does not.
         fold, fold_by, fold_seed: `held_out`, `group_by` and `seed` of `Folds`.
         batch_size: Images a step.
-        crop_size, scale_range, flip, augmentations: See `TrainTransform`.
+        crop_size, scale_range, flip, augmentations, max_class_share: See `TrainTransform`.
         num_workers: Threads that decode and augment, at most as many as there are cores; None takes
             these, up to eight.
         limit_samples: Only the first so many samples of each split; None takes all.
@@ -98,6 +99,7 @@ class SegDataModule:
         scale_range: Sequence[float] | None = (0.5, 2.0),
         flip: float = 0.5,
         augmentations: Sequence[Augmentation] = (),
+        max_class_share: float | None = None,
         num_workers: int | None = None,
         limit_samples: int | None = None,
         seed: int = 0,
@@ -132,7 +134,9 @@ class SegDataModule:
         self.num_workers = num_workers or default_workers(available_cores())
         self.limit_samples = limit_samples
         self.seed = seed
-        self._transform = TrainTransform(crop_size, scale_range, flip, ignore_index, augmentations)
+        self._transform = TrainTransform(
+            crop_size, scale_range, flip, ignore_index, augmentations, max_class_share
+        )
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
@@ -187,13 +191,6 @@ class SegDataModule:
         Raises:
             UserError: The split holds less than one batch of all processes.
         """
-        trained, validated = self._parts(self.train_split), self._parts(self.val_split)
-        if len(trained) > 1 and not set(trained).isdisjoint(validated):
-            log.warning(
-                "split '%s' is trained on too: its scores say nothing of unseen images; "
-                "dataset.val_split=NAME names another",
-                self.val_split,
-            )
         samples = TrainSamples(self.train_crops(), normalization)
         batch = self.batch_size * accumulate
         if len(samples) < batch * world_size:
@@ -209,6 +206,7 @@ class SegDataModule:
                 f"dataset.crop_size=null with trainer.accumulate={accumulate}: whole images differ "
                 "in size and cannot share a step; set trainer.accumulate=1"
             )
+        self._warn_of_shared_samples()
         cv2.setNumThreads(1)  # the workers are the threads
         workers = min(self.num_workers, available_cores())
         if workers < self.num_workers:
@@ -294,6 +292,29 @@ class SegDataModule:
         if split == self.train_split:
             return Rows(files, np.flatnonzero(fold_of != self._folds.held_out))
         return Rows(files, np.flatnonzero(fold_of == int(split.removeprefix("fold"))))
+
+    def _warn_of_shared_samples(self) -> None:
+        """One line where the network is validated on what it is trained on.
+
+        Samples of one name may be different ones, of folders `train` and `val` with numbered
+        images; then so are their images.
+        """
+        (trained, train_count), (validated, count) = map(
+            self._open, (self.train_split, self.val_split)
+        )
+        row_of = {name: row for row, name in enumerate(trained.names[:train_count])}
+        shared = [row for row, name in enumerate(validated.names[:count]) if name in row_of]
+        if shared:
+            name, image, _ = validated[shared[0]]
+            if trained[row_of[name]][1] == image:
+                log.warning(
+                    "split '%s': %d of its %d samples are trained on too, in split '%s': its "
+                    "scores say nothing of unseen images; dataset.val_split=NAME names another",
+                    self.val_split,
+                    len(shared),
+                    count,
+                    self.train_split,
+                )
 
     def _files(self, splits: Sequence[str]) -> list[MindRecordFile]:
         files = [MindRecordFile(self._prepared(split).path) for split in splits]

@@ -3,17 +3,16 @@
 Image and label always go through the same function, so the pair cannot drift apart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from src.data.augmentations import VOID, Augmentation
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
-Augmentation = Callable[
-    [np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]
-]
+TRIES = 10  # places of a crop, while one class covers too much of it
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -72,7 +71,11 @@ class TrainTransform:
         scale_range: Bounds of the uniform scale factor; None does not scale.
         flip: Probability of mirroring left and right.
         ignore_index: Label of padded pixels.
-        augmentations: Further functions of (H×W×3 uint8 RGB crop, label, rng).
+        augmentations: Further functions, see `src.data.augmentations`. They get the crop without
+            its padding, which they cannot move or mix with the image therefore.
+        max_class_share: While a class covers this share of the crop's valid pixels or more, or
+            none is valid, another place is drawn, up to ten in all; above 0 to 1. The
+            `cat_max_ratio` of mmsegmentation, where it is 0.75. None takes any crop.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class TrainTransform:
         flip: float,
         ignore_index: int,
         augmentations: Sequence[Augmentation] = (),
+        max_class_share: float | None = None,
     ) -> None:
         self.crop_size = tuple(crop_size) if crop_size is not None else None
         self.scale_range = tuple(scale_range) if scale_range is not None else (1.0, 1.0)
@@ -96,8 +100,20 @@ class TrainTransform:
             if not callable(augmentation):
                 raise UserError(
                     f"dataset.augmentations: {augmentation!r} is no augmentation; name one as "
-                    "[{_target_: src.data.transforms.PhotometricJitter}]"
+                    "[{_target_: src.data.augmentations.PhotometricJitter}]"
                 )
+        if max_class_share is not None and not 0 < max_class_share <= 1:
+            raise UserError(
+                f"dataset.max_class_share={max_class_share}: expected a share above 0 and up to 1, "
+                "as 0.75, or null"
+            )
+        if max_class_share is not None and crop_size is None:
+            raise UserError(
+                f"dataset.max_class_share={max_class_share} with dataset.crop_size=null: a whole "
+                "image leaves no other crop to draw; set dataset.max_class_share=null, or give "
+                "dataset.crop_size=[512,512]"
+            )
+        self.max_class_share = max_class_share
 
     def __call__(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
@@ -110,28 +126,46 @@ class TrainTransform:
         scaled = [max(1, int(scale * side)) for side in label.shape]
         crop = self.crop_size or tuple(scaled)
         shown = tuple(map(min, scaled, crop))
-        sources = []
-        for side, whole, part in zip(label.shape, scaled, shown, strict=True):
-            length = max(1, round(part * side / whole))
-            start = int(rng.integers(side - length + 1))
-            sources.append(slice(start, start + length))
+        lengths = [
+            max(1, round(part * side / whole))
+            for side, whole, part in zip(label.shape, scaled, shown, strict=True)
+        ]
+        source = self._place(label, lengths, rng)
         mirrored = rng.uniform() < self.flip
-        image = _resized(image[tuple(sources)], shown, cv2.INTER_LINEAR)
-        label = _resized(label[tuple(sources)], shown, cv2.INTER_NEAREST_EXACT)
+        image = _resized(image[source], shown, cv2.INTER_LINEAR)
+        label = _resized(label[source], shown, cv2.INTER_NEAREST_EXACT)
         if mirrored:
             image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+        for augment in self.augmentations:
+            image, label = augment(image, label, rng)
+        if self.augmentations and self.ignore_index != VOID:
+            label[label == VOID] = self.ignore_index
         below, beside = (c - s for c, s in zip(crop, shown, strict=True))
         if below or beside:
             sides = (0, below, beside, 0) if mirrored else (0, below, 0, beside)
             image = cv2.copyMakeBorder(image, *sides, cv2.BORDER_REPLICATE)
-            label = cv2.copyMakeBorder(label, *sides, cv2.BORDER_REPLICATE)
-        for augment in self.augmentations:
-            image, label = augment(image, label, rng)
+            label = cv2.copyMakeBorder(label, *sides, cv2.BORDER_CONSTANT, value=self.ignore_index)
         columns = slice(0, beside) if mirrored else slice(shown[1], crop[1])
         padding = [(slice(shown[0], crop[0]), slice(None)), (slice(0, shown[0]), columns)]
-        for region in padding:
-            label[region] = self.ignore_index
         return image, label, padding
+
+    def _place(self, label: np.ndarray, lengths: Sequence[int], rng: np.random.Generator) -> Region:
+        """Draws where a crop of these sides lies in the image."""
+        for _ in range(TRIES):
+            starts = [
+                int(rng.integers(side - length + 1))
+                for side, length in zip(label.shape, lengths, strict=True)
+            ]
+            rows, columns = map(slice, starts, np.add(starts, lengths).tolist())
+            if self.max_class_share is None or self._is_mixed(label[rows, columns]):
+                break
+        return rows, columns
+
+    def _is_mixed(self, label: np.ndarray) -> bool:
+        """Whether every class covers less than `max_class_share` of the valid pixels."""
+        counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+        counts[self.ignore_index] = 0
+        return bool(counts.max() < self.max_class_share * counts.sum())
 
 
 def network_input(
@@ -145,66 +179,6 @@ def network_input(
     for region in padding:
         planes[(slice(None), *region)] = 0
     return planes, label.astype(np.int32)
-
-
-class PhotometricJitter:
-    """Random brightness, contrast, saturation and hue of the crop, each with probability 0.5.
-
-    The recipe is SSD's photometric distortion (Liu et al. 2016), with half of its range of hues:
-    the 18 there are of OpenCV's units, of two degrees each.
-
-    Args:
-        brightness: Largest shift, in grey levels (0–255).
-        contrast: Contrast factor is uniform in 1 ± this.
-        saturation: Saturation factor is uniform in 1 ± this.
-        hue: Largest rotation of the hue circle, in degrees (0–180).
-    """
-
-    def __init__(
-        self,
-        brightness: float = 32,
-        contrast: float = 0.5,
-        saturation: float = 0.5,
-        hue: float = 18,
-    ) -> None:
-        limits = {"brightness": (brightness, 255), "contrast": (contrast, 1)}
-        limits |= {"saturation": (saturation, 1), "hue": (hue, 180)}
-        for name, (value, high) in limits.items():
-            if not 0 <= value <= high:
-                raise UserError(f"photometric jitter {name}={value}: expected 0 to {high}")
-        self.brightness, self.contrast, self.saturation, self.hue = (
-            brightness,
-            contrast,
-            saturation,
-            hue,
-        )
-
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Takes and returns an H×W×3 uint8 RGB image; the label passes through."""
-        shift = rng.uniform(-self.brightness, self.brightness) * (rng.uniform() < 0.5)
-        gain = 1 + rng.uniform(-self.contrast, self.contrast) * (rng.uniform() < 0.5)
-        saturation = 1 + rng.uniform(-self.saturation, self.saturation) * (rng.uniform() < 0.5)
-        turn = rng.uniform(-self.hue, self.hue) * (rng.uniform() < 0.5)
-        levels = np.arange(256, dtype=np.float32)
-        if shift or gain != 1:
-            image = cv2.LUT(
-                image, np.clip((levels + shift) * gain, 0, 255).round().astype(np.uint8)
-            )
-        if saturation != 1 or turn:
-            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 256 steps a circle
-            table = np.stack(
-                [
-                    (levels + turn * 256 / 360) % 256,
-                    np.clip(levels * saturation, 0, 255),
-                    levels,
-                ],
-                axis=1,
-            )
-            hsv = cv2.LUT(hsv, table.astype(np.uint8)[None])
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
-        return image, label
 
 
 def _resized(array: np.ndarray, size: tuple[int, ...], interpolation: int) -> np.ndarray:

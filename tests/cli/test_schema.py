@@ -52,7 +52,7 @@ def test_keys_of_a_callbacks_own_target_are_checked_too():
 
 
 def test_targets_in_a_list_are_checked_too():
-    jitter = "{_target_:src.data.transforms.PhotometricJitter,brightnes:0.2}"
+    jitter = "{_target_:src.data.augmentations.PhotometricJitter,brightnes:0.2}"
     cfg = compose_config("train", [f"dataset.augmentations=[{jitter}]"])
     with pytest.raises(UserError, match="augmentations.0.brightnes.*augmentations.0.brightness"):
         check(cfg, compose_config("train", []))

@@ -96,6 +96,48 @@ def test_ranks_share_the_batches_of_one_process(root, tmp_path):
         module(root, tmp_path).train_batches(IMAGENET_RGB, world_size=4)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "split 'val': 2 of its 2 samples are trained on too, in split 'train'"),
+        ({"val_split": "train"}, "split 'train': 7 of its 7 samples are trained on too"),
+        ({"val_split": "late"}, "split 'late': 1 of its 2 samples are trained on too"),
+        ({"train_split": ["early", "val"]}, "split 'val': 2 of its 2 samples are trained on too"),
+        ({"train_split": "early", "val_split": "late"}, None),
+        ({"val_split": "late", "limit_samples": 4}, None),  # of seven, the first four
+        ({"folds": 2, "fold": 0}, None),
+    ],
+)
+def test_what_is_validated_on_and_trained_on_is_told_in_a_line(
+    root, tmp_path, caplog, options, told
+):
+    copy = shutil.copytree(root, tmp_path / "set")
+    cv2.imwrite(str(copy / "images" / "7.png"), np.zeros((40, 50, 3), np.uint8))
+    cv2.imwrite(str(copy / "masks" / "7.png"), np.zeros((40, 50), np.uint8))
+    (copy / "early.txt").write_text("2\n3\n4\n")
+    (copy / "late.txt").write_text("6\n7\n")
+    module(copy, tmp_path, **options).train_batches(IMAGENET_RGB)
+    lines = [r.getMessage() for r in caplog.records if "unseen images" in r.getMessage()]
+    if told is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith(told)
+        assert "scores say nothing of unseen images; dataset.val_split=NAME" in line
+
+
+def test_other_images_of_the_same_names_are_no_reason_to_warn(tmp_path, caplog):
+    for number, split in enumerate(("train", "val")):
+        for name in ("images", "masks"):
+            (tmp_path / "set" / name / split).mkdir(parents=True)
+        for i in range(2):
+            image = np.full((40, 50, 3), 10 * i + number, np.uint8)
+            cv2.imwrite(str(tmp_path / "set" / "images" / split / f"{i}.png"), image)
+            cv2.imwrite(str(tmp_path / "set" / "masks" / split / f"{i}.png"), image[..., 0] // 10)
+    module(tmp_path / "set", tmp_path).train_batches(IMAGENET_RGB)
+    assert "unseen images" not in caplog.text
+
+
 def test_accumulation_asks_for_larger_batches(root, tmp_path):
     data = module(root, tmp_path)
     assert data.train_batches(IMAGENET_RGB, accumulate=3).get_batch_size() == 6

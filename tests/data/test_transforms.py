@@ -4,21 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.transforms import (
-    PhotometricJitter,
-    TrainTransform,
-    decode_image,
-    decode_label,
-    network_input,
-)
+from src.data.augmentations import PhotometricJitter
+from src.data.transforms import TrainTransform, decode_image, decode_label, network_input
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR, Normalization
 
 PLAIN = Normalization("rgb", (0, 0, 0), (1, 1, 1))
 
 
-def transform(crop=(32, 32), scales=(1.0, 1.0), flip=0.0, augmentations=()):
-    return TrainTransform(crop, scales, flip, 255, augmentations)
+def transform(crop=(32, 32), scales=(1.0, 1.0), flip=0.0, augmentations=(), share=None):
+    return TrainTransform(crop, scales, flip, 255, augmentations, share)
 
 
 def augmented(augment, image, label, rng, normalization=PLAIN):
@@ -134,23 +129,85 @@ def test_equal_seeds_give_equal_pairs_and_other_seeds_others():
     assert not np.array_equal(first, other)
 
 
-def test_photometric_jitter_of_zero_strength_changes_nothing_and_labels_never_change():
-    image, label = pair(20, 30)
-    still = PhotometricJitter(0, 0, 0, 0)(image, label, np.random.default_rng(0))
-    assert np.array_equal(still[0], image) and np.array_equal(still[1], label)
-    changed = [PhotometricJitter()(image, label, np.random.default_rng(i)) for i in range(8)]
-    assert any(not np.array_equal(c[0], image) for c in changed)
-    assert all(np.array_equal(c[1], label) for c in changed)
+def test_an_augmentation_gets_the_crop_without_its_padding():
+    seen = []
+
+    def look(image, label, rng):
+        seen.append((image.copy(), label.copy()))
+        return image, label
+
+    image, label = pair(20, 25)
+    transform((32, 40), augmentations=[look])(image, label, np.random.default_rng(0))
+    assert np.array_equal(seen[0][0], image) and np.array_equal(seen[0][1], label)
 
 
-def test_brightness_shifts_every_level_by_the_same_amount():
-    image = np.full((4, 4, 3), 100, np.uint8)
-    jitter = PhotometricJitter(brightness=30, contrast=0, saturation=0, hue=0)
-    shifts = {
-        int(jitter(image, image[..., 0], np.random.default_rng(i))[0][0, 0, 0]) for i in range(40)
-    }
-    assert 100 in shifts  # half of the time nothing happens
-    assert min(shifts) >= 70 and max(shifts) <= 130 and len(shifts) > 5
+def stripes():
+    """40×400 pixels: class 1 in the last 20 columns, else class 0 and a void row."""
+    label = np.zeros((40, 400), np.uint8)
+    label[:, 380:] = 1
+    label[0] = 255
+    return np.repeat(label[..., None], 3, axis=2), label
+
+
+def drawn_share(label):
+    """The largest share of a class among the valid pixels."""
+    counts = np.bincount(label[label != 255], minlength=2)
+    return counts.max() / counts.sum()
+
+
+def test_crops_of_little_else_than_one_class_are_drawn_anew():
+    image, label = stripes()
+    # a crop of 40×40 begins at one of 361 columns and holds the border between the classes from
+    # column 341 on; less than 75 % are class 0 where 11 columns or more are class 1: from 351 on,
+    # 10 places, hit in 1 - (351 / 361) ** 10 = 24.5 % of cases by ten tries
+    plain, mixed = transform((40, 40)), transform((40, 40), share=0.75)
+    found = [[], []]
+    for seed in range(1000):
+        for shares, augment in zip(found, (plain, mixed), strict=True):
+            target = augment(image, label, np.random.default_rng(seed))[1]
+            shares.append(drawn_share(target))
+    assert np.mean(np.array(found[0]) < 0.75) == pytest.approx(10 / 361, abs=0.015)
+    assert np.mean(np.array(found[1]) < 0.75) == pytest.approx(0.245, abs=0.04)
+
+
+def test_a_crop_whose_share_is_the_limit_is_drawn_anew_and_void_does_not_count():
+    image, label = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
+    label[:, :16] = 255
+    label[:8, 16:] = 1  # a quarter of what is valid
+
+    def draws(share):
+        rng = np.random.default_rng(0)
+        wide = np.concatenate([label, label], axis=1)  # every start but 0 and 32 differs
+        state = TrainTransform((32, 64), None, 0.0, 255, (), share)
+        calls = []
+        mixed = state._is_mixed
+        state._is_mixed = lambda part: calls.append(part) or mixed(part)
+        state(np.concatenate([image, image], axis=1), wide, rng)
+        return len(calls)
+
+    assert draws(0.75) == 10
+    assert draws(0.76) == 1
+    label[label == 1] = 0
+    assert draws(1.0) == 10  # one class alone
+
+
+def test_without_a_largest_share_and_for_mixed_crops_the_random_numbers_stay_the_same():
+    image, label = pair(80, 90)
+    label[::2] = 1
+    states = []
+    for share in (None, 0.9):
+        rng = np.random.default_rng(4)
+        target = transform(scales=(0.5, 2.0), share=share)(image, label, rng)[1]
+        states.append((target.tobytes(), rng.uniform()))
+    assert states[0] == states[1]
+
+
+def test_a_largest_share_needs_crops_and_is_a_share():
+    for share in (0.0, 1.5, -1.0):
+        with pytest.raises(UserError, match=f"dataset.max_class_share={share}: expected a share"):
+            transform(share=share)
+    with pytest.raises(UserError, match="max_class_share=0.75 with dataset.crop_size=null"):
+        transform(None, share=0.75)
 
 
 def test_normalisation_in_bgr_order_is_the_tutorials():
