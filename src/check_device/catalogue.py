@@ -80,13 +80,14 @@ def _training(target: str) -> list[Check]:
 
     step, product = training.training_step, products(target)
     in_parts = partial(step, accumulate=2, gradient_clip=1.0)
-    saved, sunk = training.checkpoints, training.sink_mode
+    saved, sunk, alike = training.checkpoints, training.sink_mode, training.equal_blocks
     return [
         _on_cpu("inference", "inference, two sizes", training.inference, product),
         _on_cpu("training", "training step, float32", step, product),
         _on_cpu("training", "the same in two parts, clipped", in_parts, product),
         check("training step, O2 with float16", partial(step, "O2"), FLOAT16),
         check("training step, O2 with bfloat16", training.bfloat16_step, BFLOAT16),
+        Check("training", "equal blocks, parsed once", alike, None, "each by itself", product),
         Check("checkpoints", "save and load", saved, None, "what was saved", 0.0),
         Check("sink_mode", "sink mode, two epochs", sunk, None, "step by step", product),
     ]

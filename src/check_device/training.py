@@ -23,6 +23,7 @@ from src.engine.train_step import TrainStep
 from src.engine.trainer import Trainer
 from src.losses import CrossEntropy
 from src.models.backbones.compact import Compact
+from src.models.backbones.pyramid import Pyramid
 from src.models.fcn import FCN
 from src.models.weights import load_weights
 from src.optim.optimizers import Momentum
@@ -48,16 +49,18 @@ def loss(config: dict[str, Any]) -> Arrays:
     return {"loss": value.asnumpy(), "gradient": gradient.asnumpy()}
 
 
-def small_network() -> nn.Cell:
+def small_network(backbone: nn.Cell | None = None) -> nn.Cell:
     """An FCN-8s whose weights are the same on all devices, none of them zero.
 
     Batch norm moves most channels well above zero, and every fourth well below: near it, rounding
     would decide on ReLU's slope, and gradients in half precision differ by a tenth and more.
     """
-    network = FCN(Compact((8, 12, 16, 24, 32)), CLASSES)
+    network = FCN(backbone or Compact((8, 12, 16, 24, 32)), CLASSES)
     for number, parameter in enumerate(network.trainable_params()):
         if parameter.name.endswith(".beta"):
             values = np.where(np.arange(parameter.size) % 4 == 0, -4, 4)
+        elif parameter.name.endswith(".gamma"):
+            values = np.ones(parameter.shape)
         elif parameter.ndim == 4 and not parameter.name.startswith("upscore"):
             inputs = np.prod(parameter.shape[1:])
             values = normal(number, *parameter.shape) * np.sqrt(2 / inputs)
@@ -119,6 +122,20 @@ def training_step(level: str = "O0", **options: Any) -> Arrays:
     before = weights(network)
     found = train_step(network, level, **options)(*batch())
     return {"loss": found.asnumpy(), **changes(before, network)}
+
+
+def equal_blocks() -> Arrays:
+    """A training step whose equal blocks are parsed once: differences from one without."""
+    changed = []
+    for lazy_inline in (False, True):
+        network = small_network(Pyramid((16, 24, 32), (3, 3, 1), stem_channels=(8, 12)))
+        before = weights(network)
+        train_step(network, lazy_inline=lazy_inline)(*batch())
+        changed.append(changes(before, network))
+    plain, marked = changed
+    return {
+        name: (marked[name] - array) / (np.abs(array).max() or 1) for name, array in plain.items()
+    }
 
 
 def bfloat16_step() -> Arrays:

@@ -61,7 +61,7 @@ class Rule:
 
 DEVICE_FLAGS = (
     "sink_mode", "deterministic", "distributed", "sync_batch_norm", "fast_convolutions",
-    "cache_graph", "one_hot_labels",
+    "cache_graph", "lazy_inline", "one_hot_labels",
 )  # fmt: skip
 RULES: dict[str, Rule] = {
     "seed": Rule(int, low=0, high=2**31 - 1),

@@ -9,6 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
 from src.device.compile_cache import compile_cache
 from src.device.cpu_convolutions import use_cpu_convolutions
+from src.device.lazy_inline import parse_equal_blocks_once
 from src.engine.ema import ExponentialMovingAverage
 
 _RUNNING = ("moving_mean", "moving_variance")
@@ -104,6 +105,7 @@ class TrainStep(nn.Cell):
             size, each gathered from as many of them as fit; None sends one message a parameter.
         fast_convolutions: Changes the network's convolutions on the CPU (`use_cpu_convolutions`).
         cache_graph: Takes the compiled graph from `compile_cache`, in one process.
+        lazy_inline: The network's equal blocks are parsed once (`parse_equal_blocks_once`).
     """
 
     def __init__(
@@ -119,10 +121,13 @@ class TrainStep(nn.Cell):
         all_reduce_megabytes: float | None = None,
         fast_convolutions: bool = True,
         cache_graph: bool = False,
+        lazy_inline: bool = False,
     ) -> None:
         super().__init__(auto_prefix=False)
         if fast_convolutions:
             use_cpu_convolutions(network)
+        if lazy_inline:
+            parse_equal_blocks_once(network)
         self.network = network
         self.loss = loss
         self.optimizer = optimizer

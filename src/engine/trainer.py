@@ -83,7 +83,7 @@ class Trainer:
         sink_mode: Hands several steps at a time to the device, which has a queue of its own for
             the data: as many as divide an epoch, up to `log_every_n_steps`. What is due within
             (logging, saving) is done at the end. Without effect on the CPU and in PyNative mode.
-        fast_convolutions, all_reduce_megabytes, cache_graph: See `TrainStep`.
+        fast_convolutions, all_reduce_megabytes, cache_graph, lazy_inline: See `TrainStep`.
         process_group: The processes that train together, each with batches of its own; None is one.
     """
 
@@ -113,6 +113,7 @@ class Trainer:
         fast_convolutions: bool = True,
         all_reduce_megabytes: float | None = None,
         cache_graph: bool = False,
+        lazy_inline: bool = False,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
@@ -139,6 +140,7 @@ class Trainer:
         self.fast_convolutions = fast_convolutions
         self.all_reduce_megabytes = all_reduce_megabytes
         self.cache_graph = cache_graph
+        self.lazy_inline = lazy_inline
         self.monitors_ema = monitor.startswith("val/ema/")
         if self.monitors_ema and ema_decay is None:
             raise UserError(
@@ -233,6 +235,7 @@ class Trainer:
             self.all_reduce_megabytes,
             self.fast_convolutions,
             self.cache_graph,
+            self.lazy_inline,
         )
         processes = self.process_group.world_size
         shared = f", shared by {processes} processes" if processes > 1 else ""

@@ -2,6 +2,8 @@ import pytest
 
 from src.check_device import catalogue, layers, training
 from src.check_device.check import NotSupported, judge
+from src.device.lazy_inline import parse_equal_blocks_once
+from src.engine import train_step
 from tests import ROOT
 
 
@@ -47,6 +49,23 @@ def test_two_equal_fits_differ_by_nothing_and_unequal_ones_by_more_than_is_allow
     off = {name: array * 1.1 for name, array in fed.items()}
     monkeypatch.setattr(training, "fit", lambda sink_mode: off if sink_mode else fed)
     assert judge(check, check.run(), None, 0).difference == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_equal_blocks_that_are_taken_for_one_another_are_found(monkeypatch):
+    check = named("training")["equal blocks, parsed once"]
+    marked = []
+
+    def confused(network):
+        parse_equal_blocks_once(network)
+        blocks = [c for _, c in network.cells_and_names() if vars(c).get("no_inline") is False]
+        marked.append(len(blocks))
+        first, second = (block.convs[0].weight for block in blocks[:2])
+        first.set_data(second)
+
+    monkeypatch.setattr(train_step, "parse_equal_blocks_once", confused)
+    assert judge(check, check.run(), None, 0).failed
+    assert marked == [2 + 2]
 
 
 def test_an_upsampling_that_is_off_by_a_thousandth_is_found(monkeypatch):
