@@ -73,6 +73,18 @@ def test_every_make_target_exists(target):
     assert re.search(rf"^{target}:", text("Makefile"), re.M)
 
 
+def test_msrun_is_for_several_hosts_alone():
+    """At Ctrl-C it kills what it has started before that can save; `src.distributed` does not."""
+    numbers = re.compile(
+        r"^msrun .*--worker_num=(\d+) --local_worker_num=(\d+) .*--node_rank", re.M
+    )
+    for document in DOCUMENTS:
+        several = [int(all) > int(here) for all, here in numbers.findall(text(document))]
+        assert several == [True] * len(re.findall(r"^msrun ", text(document), re.M)), document
+    for page in ("docs/ascend.md", "docs/several-devices.md"):
+        assert "\npython -m src.distributed 8 train device=ascend" in text(page)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_path_and_link_of_a_document_leads_somewhere(document):
     whole, folder = text(document), (ROOT / document).parent

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.device.dropout import draw_counters, make_dropout_repeatable
+from src.device.dropout import (
+    AscendDropout,
+    RepeatableDropout,
+    draw_counters,
+    make_dropout_repeatable,
+)
 
 SHAPE = (2, 8, 16, 16)
 
@@ -30,6 +35,11 @@ def layers(seed=1):
     network = nn.SequentialCell(nn.Dropout(p=0.25), nn.Dropout(p=0.25)).set_train()
     make_dropout_repeatable(network, seed)
     return network
+
+
+def test_on_ascend_one_kernel_draws_and_elsewhere_the_hash(device):
+    kinds = {"CPU": RepeatableDropout, "Ascend": AscendDropout}
+    assert {type(cell) for cell in layers()} == {kinds[device]}
 
 
 def draws(network):
