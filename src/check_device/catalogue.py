@@ -5,13 +5,17 @@ from functools import partial
 
 from omegaconf import OmegaConf
 
-from src.check_device import layers, training
+from src.check_device import cann, layers, training
 from src.check_device.check import Arrays, Check
 from src.cli.command import CONF_DIR, compose_config
 
-GROUPS = ("layers", "losses", "optimizers", "inference", "training", "checkpoints", "sink_mode")
+GROUPS = (
+    "software", "layers", "losses", "optimizers",
+    "inference", "training", "checkpoints", "sink_mode",
+)  # fmt: skip
 
 FLOAT16, BFLOAT16 = 5e-2, 2e-1
+COMPILING = 0.5  # seconds that no image takes for its size alone, and no graph is compiled within
 
 
 def elementwise(target: str) -> float:
@@ -29,7 +33,8 @@ def products(target: str) -> float:
 
 def checks(target: str) -> list[Check]:
     """The checks of "CPU", "GPU" or "Ascend", in their order."""
-    return [*_layers(target), *_losses_and_optimizers(target), *_training(target)]
+    modules = Check("software", "CANN's Python parts", cann.import_modules, None, "import", 0.0)
+    return [modules, *_layers(target), *_losses_and_optimizers(target), *_training(target)]
 
 
 def _layers(target: str) -> list[Check]:
@@ -81,8 +86,10 @@ def _training(target: str) -> list[Check]:
     step, product = training.training_step, products(target)
     in_parts = partial(step, accumulate=2, gradient_clip=1.0)
     saved, sunk, alike = training.checkpoints, training.sink_mode, training.equal_blocks
+    new_sizes, ended = training.new_sizes, training.sink_that_fails
     return [
         _on_cpu("inference", "inference, two sizes", training.inference, product),
+        Check("inference", "seconds for a new size", new_sizes, None, "a known size", COMPILING),
         _on_cpu("training", "training step, float32", step, product),
         _on_cpu("training", "the same in two parts, clipped", in_parts, product),
         check("training step, O2 with float16", partial(step, "O2"), FLOAT16),
@@ -90,6 +97,7 @@ def _training(target: str) -> list[Check]:
         Check("training", "equal blocks, parsed once", alike, None, "each by itself", product),
         Check("checkpoints", "save and load", saved, None, "what was saved", 0.0),
         Check("sink_mode", "sink mode, two epochs", sunk, None, "step by step", product),
+        Check("sink_mode", "an error in a sink", ended, None, "its exit code", 0.0),
     ]
 
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from src.utils.versions import versions
+from src.utils.versions import version, versions
 
 ASCEND = Path("/usr/local/Ascend")
 PARTS = ("driver", "firmware")
@@ -27,7 +27,7 @@ def software() -> dict[str, Any]:
     files = [ASCEND / part / "version.info" for part in PARTS]
     files += [path for home in homes for name in TOOLKIT_FILES for path in Path(home).glob(name)]
     return {
-        "versions": versions(),
+        "versions": {**versions(), "protobuf": version("protobuf")},
         "platform": platform.platform(),
         "files": {str(p): p.read_text(errors="replace") for p in sorted(files) if p.is_file()},
         "npu-smi info": _output("npu-smi", "info"),

@@ -1,6 +1,10 @@
 """Losses, optimizers, and what is made of all parts: a training step, inference, a fit."""
 
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from src.check_device.layers import CLASSES, normal
 from src.cli import build
 from src.data.loader import EpochSampler
 from src.device.precision import set_precision
+from src.device.runtime import setup_device
 from src.engine.checkpoint import load_state, save_state, save_weights
 from src.engine.segmenter import Segmenter
 from src.engine.train_step import TrainStep
@@ -31,6 +36,7 @@ from src.utils.normalization import IMAGENET_RGB
 
 CROP = (96, 96)
 IMAGE_SIZES = ((48, 80), (97, 130))
+FAILURE = "an error between two sinks"
 SCALE = 2.0**10  # of the loss in float16, below which none of these gradients overflows
 
 
@@ -156,6 +162,24 @@ def inference() -> Arrays:
     return found
 
 
+def new_sizes() -> Arrays:
+    """Seconds that the first image of a size takes beyond the second, the median of eight sizes.
+
+    Next to none if one graph and its kernels serve all sizes; else a graph is compiled for each.
+    """
+    segmenter = Segmenter(small_network(), IMAGENET_RGB)
+
+    def seconds(number: int) -> float:
+        image = np.zeros((64 * number, 96 * number, 3), np.uint8)
+        started = time.perf_counter()
+        segmenter.predict(image)
+        return time.perf_counter() - started
+
+    seconds(1)
+    beyond = [seconds(number) - seconds(number) for number in range(2, 10)]
+    return {"seconds": np.array(max(0.0, float(np.median(beyond))))}
+
+
 def checkpoints() -> Arrays:
     """Weights and training state after an update, saved and loaded: differences."""
     network, other = small_network(), small_network()
@@ -184,7 +208,7 @@ class _Samples:
         return normal(int(key), 3, 64, 64), labels(int(key), 64, 64)
 
 
-def fit(sink_mode: bool) -> Arrays:
+def fit(sink_mode: bool, callbacks: Sequence[ms.train.Callback] = ()) -> Arrays:
     """What two epochs of four steps change."""
     samples = _Samples()
     rows = ds.GeneratorDataset(
@@ -194,7 +218,7 @@ def fit(sink_mode: bool) -> Arrays:
     before = weights(network)
     momentum = Momentum(network.trainable_params(), 0.05, 0.9)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(folder, (), (), max_epochs=2, save_last=False, sink_mode=sink_mode)
+        trainer = Trainer(folder, callbacks, (), max_epochs=2, save_last=False, sink_mode=sink_mode)
         trainer.fit(network, cross_entropy(), momentum, rows.batch(2))
     return changes(before, network)
 
@@ -205,3 +229,40 @@ def sink_mode() -> Arrays:
         raise NotSupported("MindSpore sinks no data on the CPU")
     sunk, fed = fit(sink_mode=True), fit(sink_mode=False)
     return {name: (array - fed[name]) / np.abs(fed[name]).max() for name, array in sunk.items()}
+
+
+class _Failing(ms.train.Callback):
+    def on_train_step_end(self, run_context: ms.train.RunContext) -> None:
+        raise RuntimeError(FAILURE)
+
+
+def fail(target: str, id: int) -> None:
+    """A fit with sinking that ends by an error: the program of a process of its own."""
+    setup_device(target, id)
+    fit(sink_mode=True, callbacks=[_Failing()])
+
+
+def sink_that_fails() -> Arrays:
+    """Whether a process ends by itself after an error between two sinks: 0, or 1 where it hangs.
+
+    Threads feed the device meanwhile, and would keep the process from ending.
+    """
+    target = ms.get_context("device_target")
+    if target == "CPU":
+        raise NotSupported("MindSpore sinks no data on the CPU")
+    return end_after_error(target, ms.get_context("device_id"))
+
+
+def end_after_error(target: str, id: int, patience: float = 300) -> Arrays:
+    """Runs `fail` on a device; raises RuntimeError if it ends by another error than its own."""
+    program = f"from src.check_device import training; training.fail({target!r}, {id})"
+    command = [sys.executable, "-c", program]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+    except subprocess.TimeoutExpired:
+        return {"hangs": np.ones(1)}
+    print(done.stderr)
+    if done.returncode != 1 or FAILURE not in done.stderr:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(f"exit code {done.returncode}: {last}")
+    return {"hangs": np.zeros(1)}

@@ -1,4 +1,5 @@
 import mindspore
+import pytest
 from mindspore.run_check._check_version import AscendEnvChecker
 
 from src.check_device import software
@@ -34,6 +35,13 @@ def test_a_report_has_the_variables_of_the_device_and_no_others(monkeypatch):
 
 def test_mindspores_own_check_passes_here():
     assert "installed on platform [CPU] successfully" in software.run_check()
+
+
+def test_what_mindspores_own_check_says_is_an_error_where_it_failed(monkeypatch):
+    said = "MindSpore version: 2.10.0\nrun check failed: no CANN"  # it raises nothing
+    monkeypatch.setattr(mindspore, "run_check", lambda: print(said))
+    with pytest.raises(RuntimeError, match="no CANN"):
+        software.run_check()
 
 
 def test_the_page_for_ascend_names_the_versions_that_mindspores_own_checker_does():
