@@ -1,15 +1,20 @@
 """The accelerator cards of this machine, counted without asking MindSpore for one."""
 
 import os
+import re
+from itertools import takewhile
 from pathlib import Path
 
 # By which the drivers' libraries are told the cards that a process may see; it counts them from 0
 VISIBLE_CARDS = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+_NAME = re.compile(r"\d+$|GPU-|MIG-")  # CUDA takes UUIDs, too
 _DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}
 
 
 def visible_cards(target: str, device_files: Path = Path("/dev")) -> list[str]:
     """Names of the cards that this process may see, as the variable of `target` takes them.
+
+    The list ends before the first name that is none, as CUDA has it: "-1" hides all cards.
 
     Args:
         target: "CPU", which has none, "GPU" or "Ascend".
@@ -19,5 +24,6 @@ def visible_cards(target: str, device_files: Path = Path("/dev")) -> list[str]:
         return []
     given = os.environ.get(VISIBLE_CARDS[target])
     if given is not None:
-        return [name for name in given.split(",") if name]
+        names = (name.strip() for name in given.split(","))
+        return list(takewhile(_NAME.match, names))
     return [str(number) for number, _ in enumerate(device_files.glob(_DEVICE_FILES[target]))]

@@ -190,6 +190,6 @@ class _Description:
         for name, module in sorted(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""
             used = not file.startswith(_INSTALLED) or name.partition(".")[0] in packages
-            if file.endswith(".py") and used:
+            if file.endswith(".py") and used and os.path.isfile(file):  # torch has one of no file
                 self._put(name)
                 self.hash.update(Path(file).read_bytes())

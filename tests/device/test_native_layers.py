@@ -237,6 +237,26 @@ def test_a_compiler_that_fails_is_told_of_and_the_network_stays(
     assert list(fresh_library.iterdir()) == []
 
 
+def test_the_compilers_variable_may_hold_arguments(fresh_library, monkeypatch, tmp_path):
+    source, wrapper = tmp_path / "small.cpp", tmp_path / "wrapper"
+    source.write_text('extern "C" void set_num_threads(int) { static_assert(WANTED == 1); }\n')
+    wrapper.write_text('#!/bin/sh\nexec "$@"\n')  # as ccache is one
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    monkeypatch.setenv("CXX", f"'{wrapper}' g++ -DWANTED=1")
+    assert kernels.compiled_library() is not None
+
+
+@pytest.mark.parametrize("given", ["no-such-compiler -O2", "'g++", " "])
+def test_a_compiler_that_is_not_there_is_told_of(fresh_library, monkeypatch, caplog, given):
+    find = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "clang++" else find(name))
+    monkeypatch.setenv("CXX", given)
+    caplog.set_level(logging.INFO)
+    assert kernels.compiled_library() is None
+    assert f"no C++ compiler ({given})" in caplog.text
+
+
 def test_a_changed_source_is_compiled_anew_and_an_unchanged_one_is_not(
     fresh_library, monkeypatch, tmp_path
 ):

@@ -10,6 +10,9 @@ from src.device.cards import visible_cards
 from src.utils.errors import UserError
 from tests.sweeps.sweep_fixtures import job
 
+# Values of the variables; the list ends at the first name that is none
+VISIBLE = {"": [], "-1": [], "0,-1,1": ["0"], "2, 3": ["2", "3"], "GPU-8932f937": ["GPU-8932f937"]}
+
 
 @pytest.mark.parametrize(
     ("target", "variable", "file"),
@@ -24,6 +27,9 @@ def test_cards_are_those_of_the_variable_or_of_the_device_files(
     assert visible_cards(target, tmp_path) == ["0", "1"]
     monkeypatch.setenv(variable, "4,7,8")
     assert visible_cards(target, tmp_path) == ["4", "7", "8"]
+    for value, cards in VISIBLE.items():
+        monkeypatch.setenv(variable, value)
+        assert visible_cards(target, tmp_path) == cards
     assert visible_cards("CPU", tmp_path) == []
 
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,14 +28,15 @@ def compiled_library() -> Path | None:
     """The path of the compiled kernels; None, with a line in the log, if they cannot be compiled.
 
     The file's name tells source, compiler and CPU, so that a home directory may serve machines of
-    several kinds. `CXX` names the compiler, g++ or clang++.
+    several kinds. `CXX` names the compiler, g++ or clang++, and may give it arguments.
     """
-    compiler = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
-    if platform.system() != "Linux" or compiler is None:
-        log.info("no C++ compiler (g++): light networks are slower on the CPU")
+    compiler = _compiler()
+    if platform.system() != "Linux" or not compiler:
+        wanted = os.environ.get("CXX") or "g++"
+        log.info("no C++ compiler (%s): light networks are slower on the CPU", wanted)
         return None
     key = hashlib.sha256(SOURCE.read_bytes())
-    key.update("\n".join([compiler, *OPTIONS, _cpu()]).encode())
+    key.update("\n".join([*compiler, *OPTIONS, _cpu()]).encode())
     try:
         path = user_cache() / f"kernels-{key.hexdigest()[:16]}.so"
         if not path.exists():
@@ -52,12 +54,24 @@ def compiled_library() -> Path | None:
     return path
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compiler() -> list[str]:
+    """The command of the compiler: what `CXX` says, else g++ or clang++; empty if there is none."""
+    for command in (os.environ.get("CXX") or "g++", "clang++"):
+        try:
+            program, *arguments = shlex.split(command)
+        except ValueError:  # an open quote, or blanks alone
+            continue
+        if path := shutil.which(program):
+            return [path, *arguments]
+    return []
+
+
+def _compile(compiler: list[str], path: Path) -> None:
     """Of processes that compile at once, the last one's file stays; each is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         made = Path(directory, path.name)
-        command = [compiler, *OPTIONS, str(SOURCE), "-o", str(made)]
+        command = [*compiler, *OPTIONS, str(SOURCE), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         made.replace(path)
 
