@@ -28,6 +28,7 @@ RECIPES = {
     "skips_camvid": ("AdamW", 0.002, None, 0.05, "cosine", 100, 0.0, 12),
     "tutorial": ("Momentum", 0.05, 0.9, 1e-4, "cosine", 0, 0.01, 1),
     "voc_mini": ("AdamW", 0.001, None, 0.05, "cosine", 200, 0.0, 60),
+    "voc_mini_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 100, 0.0, 36),
     "zoo_fcn8s": ("Momentum", 0.015, 0.9, 1e-4, "cosine", 0, 0.0, 500),
 }
 
