@@ -154,7 +154,11 @@ def bfloat16_step() -> Arrays:
 
 def inference() -> Arrays:
     """Probabilities of images of two sizes: one graph with dynamic height and width."""
-    segmenter = Segmenter(small_network(), IMAGENET_RGB)
+    network = small_network()
+    for parameter in network.trainable_params():  # as they are, most probabilities are 0 or 1
+        if parameter.name.startswith("score"):
+            parameter.set_data(parameter / 10)
+    segmenter = Segmenter(network, IMAGENET_RGB)
     found = {}
     for height, width in IMAGE_SIZES:
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)

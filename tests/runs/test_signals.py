@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_inside_a_long_call_the_first_signal_is_told_and_the_second_ends_the_pro
         [sys.executable, "-c", LONG_CALL], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
+    silent = threading.Timer(20, process.kill)  # ends the wait for a line that does not come
+    silent.start()
     try:
         process.stdout.readline()
         time.sleep(0.5)  # inside the call
@@ -61,5 +64,6 @@ def test_inside_a_long_call_the_first_signal_is_told_and_the_second_ends_the_pro
         process.send_signal(number)
         assert process.wait(timeout=20) == 128 + number
     finally:
+        silent.cancel()
         process.kill()
         process.communicate()

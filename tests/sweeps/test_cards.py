@@ -82,6 +82,12 @@ def test_a_job_alone_or_on_the_cpu_sees_what_the_sweep_sees(begin):
     assert begin(n_jobs=2, target="CPU")(0)[1] is None
 
 
+def test_jobs_of_a_sweep_without_cards_get_none(begin, monkeypatch):
+    start = begin(n_jobs=2)
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "-1")
+    assert start(0)[1] is None
+
+
 def test_a_chosen_card_is_refused_where_jobs_get_their_own(begin):
     with pytest.raises(UserError, match="device.id=3.*ASCEND_RT_VISIBLE_DEVICES"):
         begin(n_jobs=2, id=3)(0)
