@@ -17,7 +17,7 @@ from src.utils.versions import version, versions
 log = logging.getLogger("src.benchmark")  # __name__ is __main__ here
 
 NETWORK = ("train_step", "inference", "inference_batch1")
-OTHERS = ("data", "evaluation", "trainer_overhead", "startup")
+OTHERS = ("first_step", "data", "evaluation", "trainer_overhead", "startup")
 NAMES = ("model", *NETWORK, *OTHERS)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 
 from src.benchmark.workers import Contender, Result, paired_ratio, race
 from src.utils.errors import UserError
+from src.utils.files import user_cache
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,28 @@ def trainer_overhead(cfg: DictConfig) -> Measured:
         ours, bare = (step + result.facts["beside_seconds"] for result in results.values())
         told["bare"]["ratio"] = ours / bare
     return told
+
+
+def first_step(cfg: DictConfig) -> Measured:
+    """What the first training step takes beyond a later one: compiled, and from a kept graph."""
+    from src.device.compile_cache import GRAPHS  # imports MindSpore
+
+    cache = user_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = Path(folder) / cache.name  # what else is kept, such as kernels, stays in use
+        mirror.mkdir()
+        for path in cache.glob("*"):
+            if path.name != GRAPHS:
+                (mirror / path.name).symlink_to(path)
+        environment = {"XDG_CACHE_HOME": folder}
+        step = Contender(f"{HERE}.networks.cached_train_step", environment=environment)
+        found = {}
+        for name in ("ours", "kept_graph"):
+            (result,) = race({name: step}, cfg, cfg.steps).values()
+            if result.seconds:
+                result = replace(result, seconds=[result.first_seconds - result.median])
+            found[name] = result
+    return _summarized(found)
 
 
 def startup(cfg: DictConfig) -> Measured:

@@ -21,14 +21,20 @@ from src.utils.normalization import IMAGENET_RGB
 RATE = 0.01  # of a training step; its value costs nothing
 
 
-def train_step(cfg: DictConfig) -> Work:
+def train_step(cfg: DictConfig, cache_graph: bool = False) -> Work:
     """Forward, backward and update of the configured network, in the configured mode."""
     build.setup(cfg)
     network = build.bare_network(cfg)
     set_precision(network, cfg.device.amp_level)
-    step = TrainStep(network, build.loss(cfg), build.optimizer(cfg, network, RATE))
+    loss, optimizer = build.loss(cfg), build.optimizer(cfg, network, RATE)
+    step = TrainStep(network, loss, optimizer, cache_graph=cache_graph)
     step.set_train()
     return step_work(step, network, *random_batch(cfg))
+
+
+def cached_train_step(cfg: DictConfig) -> Work:
+    """The same, its graph taken from the graphs that are kept, or kept with them."""
+    return train_step(cfg, cache_graph=True)
 
 
 def step_work(step: nn.Cell, network: nn.Cell, images: np.ndarray, labels: np.ndarray) -> Work:

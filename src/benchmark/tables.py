@@ -13,6 +13,7 @@ RIVALS = {
     "tutorial": "tutorial",
     "bare": "Model.train",
     "two_workers": "2 workers",
+    "kept_graph": "kept graph",
 }
 NOTES = {
     "pytorch_keeping": "kept: with a malloc that keeps freed memory, as MindSpore's pool does",

@@ -24,6 +24,7 @@ from src.utils.versions import version
 
 log = logging.getLogger(__name__)
 
+GRAPHS = "graphs"  # their folder in the user's cache
 _KEPT = 32  # graphs; of more, the one whose last use lies back furthest goes
 _CONTEXT = ("mode", "device_target", "jit_level", "runtime_num_threads")
 
@@ -44,7 +45,7 @@ def compile_cache(cell: nn.Cell, *inputs: Tensor) -> Iterator[None]:
         yield
         return
     try:
-        path = user_cache() / "graphs" / fingerprint(cell, *inputs)
+        path = user_cache() / GRAPHS / fingerprint(cell, *inputs)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     except (OSError, RuntimeError) as error:  # read-only, or no home
