@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -128,7 +129,12 @@ class SegDataModule:
         palette = self.source.palette
         self.palette = voc_palette(self.num_classes) if palette is None else palette
         self.label_rules = LabelRules(
-            self.num_classes, ignore_index, palette, tuple(self.source.void_ids), self.source.ids
+            self.num_classes,
+            ignore_index,
+            palette,
+            tuple(self.source.void_ids),
+            self.source.ids,
+            "" if "ids" in signature(source).parameters else "dataset=folder ",
         )
         self.crop_size, self.batch_size = crop_size, batch_size
         self.num_workers = num_workers or default_workers(available_cores())

@@ -11,6 +11,7 @@ import pytest
 from src.data.datamodule import SegDataModule
 from src.data.sources.folder import FolderSource
 from src.data.sources.records import RecordSource
+from src.data.sources.voc import VocSource
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB, TUTORIAL_BGR
 
@@ -233,3 +234,18 @@ def test_ids_and_colours_must_be_as_many_as_the_classes(root, tmp_path):
         source = functools.partial(FolderSource, **{key: values})
         with pytest.raises(UserError, match=rf"dataset\.source\.{key}.*2 .* for 7 classes"):
             SegDataModule(root, source, tmp_path / "prepared", num_classes=COUNT)
+
+
+def test_where_a_layout_has_no_key_of_ids_the_hint_names_one_that_has(root, tmp_path):
+    voc = tmp_path / "VOC2012"
+    shutil.copytree(root / "images", voc / "JPEGImages")
+    shutil.copytree(root / "masks", voc / "SegmentationClass")
+    lists = voc / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("".join(f"{i}\n" for i in range(1, COUNT)))
+    with pytest.raises(UserError) as refused:  # labels 1 to 6 for classes 0 to 5
+        SegDataModule(voc, VocSource, tmp_path / "prepared", num_classes=COUNT - 1).prepare("train")
+    assert "set dataset=folder dataset.source.ids=[1,2,3,4,5,6]" in str(refused.value)
+    source = functools.partial(FolderSource, ids=[1, 2, 3, 4, 5, 6])
+    data = SegDataModule(voc, source, tmp_path / "prepared", num_classes=COUNT - 1)
+    assert [int(sample.label[0, 0]) for sample in data.eval_samples("train")] == [0, 1, 2, 3, 4, 5]

@@ -20,7 +20,7 @@ class LabelStatistics:
         self._split = split
         self._num_classes = rules.num_classes
         self._ignore_index = rules.ignore_index
-        self._numbers_given = rules.ids is not None
+        self._rules = rules
         self._sizes: list[tuple[int, int]] = []
         self._pixels = np.zeros(256, np.int64)
         self._images = np.zeros(256, np.int64)
@@ -99,9 +99,9 @@ class LabelStatistics:
         absent = [i for i in np.flatnonzero(pixels == 0).tolist() if i != self._ignore_index]
         if absent:
             warnings.append(f"classes without a pixel: {', '.join(map(str, absent))}")
-        if absent == [0] and not self._numbers_given:
-            ids = ",".join(map(str, range(1, self._num_classes + 1)))
-            warnings.append(f"if ids start at 1, set dataset.source.ids=[{ids}]")
+        if absent == [0] and self._rules.ids is None:
+            key = self._rules.key("ids", range(1, self._num_classes + 1))
+            warnings.append(f"if ids start at 1, set {key}")
         return warnings
 
 

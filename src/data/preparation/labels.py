@@ -12,7 +12,7 @@ What fits in no way, or in two that disagree, is a `Problem`.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,8 @@ class LabelRules:
             takes VOC's.
         void_ids: Further numbers that stand for void.
         ids: The numbers that stand for the classes, in their order; None takes the class ids.
+        prefix: What stands before the keys that an error suggests: `dataset=folder `, whose keys
+            they are, where the layout has none of them.
 
     Raises:
         UserError: They contradict each other.
@@ -53,6 +55,11 @@ class LabelRules:
     palette: np.ndarray | None = None
     void_ids: tuple[int, ...] = ()
     ids: tuple[int, ...] | None = None
+    prefix: str = ""
+
+    def key(self, name: str, numbers: Iterable[int]) -> str:
+        """A repair by a key of the layout, as `dataset.source.ids=[1,2]`."""
+        return f"{self.prefix}dataset.source.{name}={_listed(numbers)}"
 
     def __post_init__(self) -> None:
         if self.palette is not None and len(self.palette) < self.num_classes:
@@ -158,7 +165,7 @@ def read_label(path: Path, rules: LabelRules) -> Label:
             path,
             f"the number {number} has the colour {colors[number]}, which is {whose} for the id "
             f"{by_color[number]}; if colours tell the classes, save the label files as RGB, if "
-            f"numbers do, set dataset.source.ids={_listed(range(rules.num_classes))}",
+            f"numbers do, set {rules.key('ids', range(rules.num_classes))}",
         )
     return ids_of_numbers(numbers, rules, path)
 
@@ -195,10 +202,10 @@ def explain_ids(stored: Mapping[int, int], rules: LabelRules) -> str:
     if not bad:
         if rules.ids is not None or void != 255 or found != [0, 255]:
             return ""
-        foreground = "set dataset.source.ids=[0,255]" if count == 2 else "name two classes"
+        foreground = f"set {rules.key('ids', found)}" if count == 2 else "name two classes"
         return (
             f"ids are 0 and 255, and 255 is ignore_index: save foreground as 1, or {foreground}; "
-            "if 255 does mean void, set dataset.source.void_ids=[255]"
+            f"if 255 does mean void, set {rules.key('void_ids', [255])}"
         )
     if len(bad) > 1 and _voc_luma().issuperset(bad):
         return (
@@ -211,29 +218,28 @@ def explain_ids(stored: Mapping[int, int], rules: LabelRules) -> str:
         step = int(np.gcd.reduce(numbers))
         even = [255 * i / (count - 1) for i in range(count)]
         if numbers == list(range(1, count + 1)):
-            return f"ids seem to start at 1: set dataset.source.ids={_listed(numbers)}"
+            return f"ids seem to start at 1: set {rules.key('ids', numbers)}"
         if len(found) == count and np.allclose(found, even, rtol=0, atol=1):
-            return f"ids seem to be spread over 0 to 255: set dataset.source.ids={_listed(found)}"
+            return f"ids seem to be spread over 0 to 255: set {rules.key('ids', found)}"
         if step > 1 and len(numbers) > 2 and numbers[-1] <= step * (count - 1) < 256:
-            ids = _listed(range(0, step * count, step))
-            ways.append(f"if ids are multiples of {step}, set dataset.source.ids={ids}")
+            key = rules.key("ids", range(0, step * count, step))
+            ways.append(f"if ids are multiples of {step}, set {key}")
         elif numbers == list(range(count + 1)):
-            ids = _listed(range(1, count + 1))
+            key = rules.key("ids", range(1, count + 1))
             ways.append(
-                f"if ids start at 1 and 0 means void, set dataset.source.ids={ids} "
-                "dataset.source.void_ids=[0]"
+                f"if ids start at 1 and 0 means void, set {key} dataset.source.void_ids=[0]"
             )
         elif count in (len(numbers), len(found)):
-            ids = _listed(numbers if len(numbers) == count else found)
-            ways.append(f"if they are the classes in this order, set dataset.source.ids={ids}")
+            key = rules.key("ids", numbers if len(numbers) == count else found)
+            ways.append(f"if they are the classes in this order, set {key}")
     if len(bad) > 7 and sum(stored[n] for n in bad) < sum(stored.values()) / 4:
         return (
             "numbers between those of the classes come from smooth edges (antialiased, resized, "
             "JPEG): save the masks again without smoothing, each pixel the id of one class"
         )
     if len(bad) <= 3:
-        listed = _listed(sorted({*rules.void_ids, *bad}))
-        ways.append(f"if {_listed(bad)} means void, set dataset.source.void_ids={listed}")
+        key = rules.key("void_ids", sorted({*rules.void_ids, *bad}))
+        ways.append(f"if {_listed(bad)} means void, set {key}")
     if rules.ids is None and bad == list(range(count, bad[-1] + 1)) and bad[-1] < 255:
         ways.append(f"if there are {bad[-1] + 1} classes, name all of them")
     return "; ".join(ways)
@@ -415,5 +421,5 @@ def _codes(colors: np.ndarray) -> np.ndarray:
     return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
 
 
-def _listed(values: Sequence[int]) -> str:
+def _listed(values: Iterable[int]) -> str:
     return "[" + ",".join(map(str, values)) + "]"
