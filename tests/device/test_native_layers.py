@@ -55,7 +55,15 @@ class OverLastAxis(nn.Cell):
         return self.layers(x.transpose(0, 2, 3, 1))
 
 
+def upsampling(factor: int) -> nn.Cell:
+    return nn.Conv2dTranspose(
+        CHANNELS, 4, 2 * factor, factor, "pad", factor // 2, weight_init=Normal(0.5)
+    )
+
+
 LAYERS = {
+    "upsampling4": lambda: upsampling(4),
+    "upsampling8": lambda: upsampling(8),
     "depthwise3": lambda: depthwise(3, bias=True),
     "depthwise5": lambda: depthwise(5),
     "depthwise7_same": lambda: depthwise(7, same=True),
@@ -172,6 +180,13 @@ def test_activations_reach_their_limits_and_keep_nan():
         assert np.isnan(values[-1])
         assert values[2:7] == pytest.approx([0, 0, 20, 100, 1e30], rel=1e-6, abs=1e-6)
         assert np.abs(values[:2]).max() < 1e-6
+
+
+def test_an_upsampling_to_twice_the_size_or_of_other_margins_stays():
+    others = [upsampling(2), nn.Conv2dTranspose(CHANNELS, 4, 8, 4, "same")]
+    network = nn.SequentialCell(*others, nn.Conv2dTranspose(CHANNELS, 4, 5, 4, "pad", 2))
+    use_cpu_convolutions(network)
+    assert not native_kinds(network)
 
 
 def test_a_dilated_grouped_or_uneven_convolution_stays():

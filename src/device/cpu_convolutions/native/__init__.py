@@ -70,6 +70,8 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
     if isinstance(cell, nn.Conv2d) and isinstance(cell.conv2d, ops.Primitive):
         if kernel := _convolution_kernel(cell):
             yield "conv2d", layers.TwoInputs(kernel)
+    elif isinstance(cell, nn.Conv2dTranspose) and _doubles_overlap(cell):
+        yield "conv2d_transpose", layers.TransposedConvolution()
     elif _is_own_norm(cell):
         yield from _norm_layers(cell, "batch_norm")
     elif isinstance(cell, nn.LayerNorm) and isinstance(cell.layer_norm, ops.Primitive):
@@ -87,6 +89,25 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
                 yield name, layers.ConvNextBlock(child)
         elif _is_mindcv(child, "convnext", "ConvNextLayerNorm") and child.norm_axis == 1:
             yield name, layers.ConvNextMapsNorm(child)
+
+
+def _doubles_overlap(cell: nn.Conv2dTranspose) -> bool:
+    """Whether each output sums two by two inputs: kernel 2f, stride f, padding f/2.
+
+    Twice the size is left to oneDNN, which is as fast there.
+    """
+    factor = cell.stride[0]
+    return (
+        isinstance(cell.conv2d_transpose, ops.Primitive)
+        and factor > 2
+        and factor % 2 == 0
+        and cell.stride == (factor, factor)
+        and cell.kernel_size == (2 * factor, 2 * factor)
+        and cell.pad_mode == "pad"
+        and cell.padding in (factor // 2, (factor // 2,) * 4)
+        and cell.group == 1
+        and set(cell.dilation) == {1}
+    )
 
 
 def _activation(cell: nn.Cell) -> str | None:

@@ -654,6 +654,102 @@ void Transpose(int64_t count, int64_t rows, int64_t columns, const float *from, 
   });
 }
 
+// ---- Transposed convolutions of kernel 2F, stride F and padding F / 2, by one matrix product ----
+//
+// An output row t - F / 2 sums the input rows t / F and t / F - 1, each times a row of the kernel. So an
+// input of H×W has (H + 1)×(W + 1) neighbourhoods of four pixels, of which each gives F² outputs of a class.
+
+// to: 4·C rows, of the pixels up and to the left by (0, 0), (0, 1), (1, 0), (1, 1); columns n, y, x
+void Neighbourhoods(const int64_t *shape, const float *from, float *to) {
+  const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3];
+  Parallel(4 * channels * count, [=](int64_t task) {
+    const int64_t n = task % count, row = task / count, c = row % channels, up = row / channels / 2;
+    const int64_t left = row / channels % 2;
+    const float *plane = from + (n * channels + c) * height * width;
+    float *out = to + task * (height + 1) * (width + 1);
+    std::fill_n(out, (height + 1) * (width + 1), 0.f);
+    for (int64_t y = 0; y < height; y++)
+      std::copy_n(plane + y * width, width, out + (y + up) * (width + 1) + left);
+  });
+}
+
+// The gradient of that: each pixel sums its places in four neighbourhoods.
+void NeighbourhoodsGradient(const int64_t *shape, const float *from, float *to) {
+  const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3];
+  Parallel(count * channels, [=](int64_t task) {
+    const int64_t n = task / channels, c = task % channels;
+    float *plane = to + task * height * width;
+    std::fill_n(plane, height * width, 0.f);
+    for (int64_t place = 0; place < 4; place++) {
+      const float *in = from + ((place * channels + c) * count + n) * (height + 1) * (width + 1);
+      for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++)
+          plane[y * width + x] += in[(y + place / 2) * (width + 1) + x + place % 2];
+    }
+  });
+}
+
+// Calls row(output row or -1, rows of F columns each) for what each row of neighbourhoods gives; the
+// `phases` are F² rows a class, columns n, y, x.
+template <typename Row>
+void AlongPhases(int64_t count, int64_t channels, int64_t height, int64_t width, int64_t factor, Row row) {
+  const int64_t columns = count * (height + 1) * (width + 1);
+  Parallel(count * channels * (height + 1), [=](int64_t task) {
+    const int64_t y = task % (height + 1), n = task / (height + 1) % count, c = task / (height + 1) / count;
+    for (int64_t i = 0; i < factor; i++) {
+      const int64_t out = y * factor + i - factor / 2;
+      const int64_t first = (c * factor + i) * factor * columns + (n * (height + 1) + y) * (width + 1);
+      const bool inside = out >= 0 && out < height * factor;
+      row(inside ? ((n * channels + c) * height * factor + out) * width * factor : -1, first, columns);
+    }
+  });
+}
+
+void PhasesToMaps(int64_t count, int64_t channels, int64_t height, int64_t width, int64_t factor,
+                  const float *phases, float *maps) {
+  AlongPhases(count, channels, height, width, factor, [=](int64_t out, int64_t first, int64_t columns) {
+    if (out < 0) return;
+    for (int64_t x = 0; x <= width; x++) {
+      const int64_t shift = x * factor - factor / 2;
+      const int64_t from = x == 0 ? factor / 2 : 0, to = x == width ? factor / 2 : factor;
+      for (int64_t j = from; j < to; j++) maps[out + shift + j] = phases[first + j * columns + x];
+    }
+  });
+}
+
+void MapsToPhases(int64_t count, int64_t channels, int64_t height, int64_t width, int64_t factor,
+                  const float *maps, float *phases) {
+  AlongPhases(count, channels, height, width, factor, [=](int64_t out, int64_t first, int64_t columns) {
+    for (int64_t j = 0; j < factor; j++)
+      for (int64_t x = 0; x <= width; x++) {
+        const int64_t at = x * factor - factor / 2 + j;
+        const bool inside = out >= 0 && at >= 0 && at < width * factor;
+        phases[first + j * columns + x] = inside ? maps[out + at] : 0;
+      }
+  });
+}
+
+// Weights Cin×Cout×2F×2F as a matrix of (Cout, F, F) rows and (2, 2, Cin) columns, or the reverse.
+void WeightMatrix(const int64_t *shape, bool reverse, const float *from, float *to) {
+  const int64_t in = shape[0], out = shape[1], factor = shape[2] / 2;
+  Parallel(in * out, [=](int64_t task) {
+    const int64_t i = task / out, o = task % out;
+    for (int64_t y = 0; y < 2 * factor; y++)
+      for (int64_t x = 0; x < 2 * factor; x++) {
+        const int64_t row = (o * factor + y % factor) * factor + x % factor;
+        const int64_t matrix = (row * 4 + y / factor * 2 + x / factor) * in + i;
+        const int64_t kernel = (task * 2 * factor + y) * 2 * factor + x;
+        to[reverse ? kernel : matrix] = from[reverse ? matrix : kernel];
+      }
+  });
+}
+
+// Of a size, -1 if one of these is unknown.
+int64_t Neighbours(const int64_t *shape) {
+  const bool known = shape[0] >= 0 && shape[2] >= 0 && shape[3] >= 0;
+  return known ? shape[0] * (shape[2] + 1) * (shape[3] + 1) : -1;
+}
+
 }  // namespace
 
 #define OPERATOR(NAME) int NAME(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *)
@@ -871,5 +967,48 @@ OPERATOR(plane_scale_gradient) {
   return 0;
 }
 INFER_SHAPES(plane_scale_gradient) { return {SHAPE(0), SHAPE(1)}; }
+
+// Parts of a transposed convolution, where `matrix` has a column for each of the neighbourhoods.
+// x → matrix; matrix x → dx
+OPERATOR(neighbourhoods) {
+  Neighbourhoods(shapes[0], TENSOR(0), TENSOR(1));
+  return 0;
+}
+INFER_SHAPE(neighbourhoods) { return {4 * shapes[0][1], Neighbours(shapes[0])}; }
+OPERATOR(neighbourhoods_gradient) {
+  NeighbourhoodsGradient(shapes[1], TENSOR(0), TENSOR(2));
+  return 0;
+}
+INFER_SHAPE(neighbourhoods_gradient) { return SHAPE(1); }
+
+// matrix x weight → maps; dmaps x weight → matrix
+OPERATOR(phases_to_maps) {
+  const int64_t *x = shapes[1], *weight = shapes[2];
+  PhasesToMaps(x[0], weight[1], x[2], x[3], weight[2] / 2, TENSOR(0), TENSOR(3));
+  return 0;
+}
+INFER_SHAPE(phases_to_maps) {
+  const int64_t factor = shapes[2][2] / 2;
+  auto size = [=](int64_t in) { return in < 0 ? in : in * factor; };
+  return {shapes[1][0], shapes[2][1], size(shapes[1][2]), size(shapes[1][3])};
+}
+OPERATOR(maps_to_phases) {
+  const int64_t *x = shapes[1], *weight = shapes[2];
+  MapsToPhases(x[0], weight[1], x[2], x[3], weight[2] / 2, TENSOR(0), TENSOR(3));
+  return 0;
+}
+INFER_SHAPE(maps_to_phases) { return {shapes[2][1] * shapes[2][2] * shapes[2][3] / 4, Neighbours(shapes[1])}; }
+
+// weight → matrix; matrix weight → dweight
+OPERATOR(weight_matrix) {
+  WeightMatrix(shapes[0], false, TENSOR(0), TENSOR(1));
+  return 0;
+}
+INFER_SHAPE(weight_matrix) { return {shapes[0][1] * shapes[0][2] * shapes[0][3] / 4, 4 * shapes[0][0]}; }
+OPERATOR(weight_matrix_gradient) {
+  WeightMatrix(shapes[1], true, TENSOR(0), TENSOR(2));
+  return 0;
+}
+INFER_SHAPE(weight_matrix_gradient) { return SHAPE(1); }
 
 }  // extern "C"

@@ -158,6 +158,43 @@ class BiasAdd(_Layer):
         return dout, self.gradient(dout)
 
 
+class _TransposedProducts(_Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = operator("weight_matrix")
+        self.matrix_gradient = operator("weight_matrix_gradient")
+        self.columns = operator("neighbourhoods")
+        self.columns_gradient = operator("neighbourhoods_gradient")
+        self.to_maps, self.to_phases = operator("phases_to_maps"), operator("maps_to_phases")
+        self.product = ops.MatMul()
+        self.product_x = ops.MatMul(transpose_a=True)
+        self.product_weight = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.to_maps(self.product(self.matrix(weight), self.columns(x)), x, weight)
+
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        phases = self.to_phases(dout, x, weight)
+        dx = self.columns_gradient(self.product_x(self.matrix(weight), phases), x)
+        d_matrix = self.product_weight(phases, self.columns(x))
+        return dx, self.matrix_gradient(d_matrix, weight)
+
+
+class TransposedConvolution(_Layer):
+    """In place of `conv2d_transpose` of an `nn.Conv2dTranspose`: kernel 2f, stride f, padding f/2.
+
+    One matrix product gives the f×f outputs between each four neighbouring pixels, two more the
+    gradients. oneDNN takes several times as long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = _TransposedProducts()
+
+    def construct(self, x: Tensor, weight: Tensor, size: tuple[int, ...]) -> Tensor:
+        return self.products(x, weight)
+
+
 class SqueezeExcite(_Layer):
     """mindcv's layer of this name, by its own convolutions (Hu et al. 2018)."""
 
