@@ -141,6 +141,15 @@ def test_overfitting_is_judged_on_the_images_it_learns():
     assert (cfg.dataset.limit_samples, cfg.dataset.scale_range, cfg.dataset.flip) == (8, None, 0)
 
 
+def test_overfitting_does_without_a_recipes_augmentations_and_sampling():
+    assert len(compose("experiment=camvid").dataset.augmentations) == 1
+    assert compose("experiment=camvid", "debug=overfit").dataset.augmentations == []
+    recipe = {"max_class_share": 0.75, "rare_class_sampling": 0.01}
+    debug = OmegaConf.load(CONF / "debug" / "overfit.yaml")
+    found = OmegaConf.merge({"dataset": recipe}, debug).dataset
+    assert {key: found[key] for key in recipe} == dict.fromkeys(recipe)
+
+
 @pytest.mark.parametrize("callbacks", options("callbacks"))
 @pytest.mark.parametrize("logger", options("logger"))
 def test_every_set_of_callbacks_and_loggers_gives_a_trainer(callbacks, logger, tmp_path):

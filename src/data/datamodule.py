@@ -20,6 +20,7 @@ from src.data.mindrecord import MindRecordFile, Rows
 from src.data.preparation.conversion import PreparedSplit, prepare_split, scan_record
 from src.data.preparation.inspection import report_rows
 from src.data.preparation.labels import LabelRules
+from src.data.rare_class_sampling import RareClassSampling, class_pixels
 from src.data.sources.base import Source
 from src.data.sources.file_lists import few
 from src.data.transforms import TrainTransform, decode_image, decode_label
@@ -75,6 +76,8 @@ class SegDataModule:
         fold, fold_by, fold_seed: `held_out`, `group_by` and `seed` of `Folds`.
         batch_size: Images a step.
         crop_size, scale_range, flip, augmentations, max_class_share: See `TrainTransform`.
+        rare_class_sampling: Temperature of `RareClassSampling`; None takes each image once an
+            epoch.
         num_workers: Threads that decode and augment, at most as many as there are cores; None takes
             these, up to eight.
         limit_samples: Only the first so many samples of each split; None takes all.
@@ -101,6 +104,7 @@ class SegDataModule:
         flip: float = 0.5,
         augmentations: Sequence[Augmentation] = (),
         max_class_share: float | None = None,
+        rare_class_sampling: float | None = None,
         num_workers: int | None = None,
         limit_samples: int | None = None,
         seed: int = 0,
@@ -143,6 +147,7 @@ class SegDataModule:
         self._transform = TrainTransform(
             crop_size, scale_range, flip, ignore_index, augmentations, max_class_share
         )
+        self._temperature = rare_class_sampling
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
@@ -173,7 +178,8 @@ class SegDataModule:
 
     def train_crops(self) -> TrainCrops:
         """The augmented training crops by key, before they are normalised."""
-        return TrainCrops(*self._open(self.train_split), self._transform, self.seed)
+        rows, count = self._open(self.train_split)
+        return TrainCrops(rows, count, self._transform, self.seed, self._sampling(rows, count))
 
     def train_batches(
         self,
@@ -234,6 +240,18 @@ class SegDataModule:
     def eval_samples(self, split: str | None = None) -> EvalSamples:
         """The samples of `split` (by default the validation split) at native size."""
         return EvalSamples(*self._open(split or self.val_split))
+
+    def _sampling(self, rows: Rows, count: int) -> RareClassSampling | None:
+        if self._temperature is None:
+            return None
+        pixels = class_pixels(rows, count, self.num_classes, self.ignore_index)
+        sampling = RareClassSampling(pixels, self._temperature)
+        named = zip(self.class_names, sampling.probabilities, strict=True)
+        log.info(
+            "rare class sampling: images are drawn for %s",
+            ", ".join(f"{name} {probability:.1%}" for name, probability in named),
+        )
+        return sampling
 
     def _join(self, key: str, splits: str | Sequence[str]) -> str:
         """The name of one or several splits together."""

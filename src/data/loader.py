@@ -8,6 +8,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.mindrecord import MindRecordFile, Rows
+from src.data.rare_class_sampling import RareClassSampling
 from src.data.transforms import (
     Region,
     TrainTransform,
@@ -66,15 +67,25 @@ class EpochSampler(ds.Sampler):
 
 
 class TrainCrops:
-    """Random access to augmented crops and their labels by the keys of `EpochSampler`."""
+    """Random access to augmented crops and their labels by the keys of `EpochSampler`.
+
+    With `sampling`, the index in a key is not that of an image, but seeds the draw of one: the
+    order of the keys, the shares of processes, resuming and the size of an epoch are the same.
+    """
 
     def __init__(
-        self, rows: MindRecordFile | Rows, size: int, transform: TrainTransform, seed: int
+        self,
+        rows: MindRecordFile | Rows,
+        size: int,
+        transform: TrainTransform,
+        seed: int,
+        sampling: RareClassSampling | None = None,
     ) -> None:
         self._rows = rows
         self._size = size
         self._transform = transform
         self._seed = seed
+        self._sampling = sampling
 
     def __len__(self) -> int:
         return self._size
@@ -82,9 +93,12 @@ class TrainCrops:
     def __getitem__(self, key: int) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
         """Name, H×W×3 uint8 RGB crop, H×W uint8 label and padding."""
         epoch, index = divmod(int(key), self._size)
-        name, image, label = self._rows[index]
         rng = np.random.default_rng((self._seed, epoch, index))
-        return name, *self._transform(decode_image(image), decode_label(label), rng)
+        class_id = None
+        if self._sampling is not None:
+            index, class_id = self._sampling.draw(rng)
+        name, image, label = self._rows[index]
+        return name, *self._transform(decode_image(image), decode_label(label), rng, class_id)
 
     def keys(self, epoch: int) -> list[int]:
         """The keys of an epoch, from 1, in the order of training."""

@@ -12,7 +12,7 @@ from src.data.augmentations import VOID, Augmentation
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
-TRIES = 10  # places of a crop, while one class covers too much of it
+TRIES = 10  # places of a crop, until one suits
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -116,11 +116,23 @@ class TrainTransform:
         self.max_class_share = max_class_share
 
     def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        rng: np.random.Generator,
+        class_id: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray, list[Region]]:
         """Cuts the augmented crop out of an H×W×3 uint8 RGB image and its H×W label.
 
-        Returns the crop (uint8 RGB, not normalised), its label, and the padding in it.
+        Args:
+            image: H×W×3 uint8 RGB.
+            label: H×W uint8.
+            rng: Draws scale, place, mirroring and augmentations.
+            class_id: While the resized label of the crop lacks this class, another place is drawn,
+                up to ten in all; augmentations may still cover it. None takes any crop.
+
+        Returns:
+            The crop (uint8 RGB, not normalised), its label, and the padding in it.
         """
         scale = rng.uniform(self.scale_range[0], self.scale_range[1])
         scaled = [max(1, int(scale * side)) for side in label.shape]
@@ -130,7 +142,7 @@ class TrainTransform:
             max(1, round(part * side / whole))
             for side, whole, part in zip(label.shape, scaled, shown, strict=True)
         ]
-        source = self._place(label, lengths, rng)
+        source = self._place(label, lengths, shown, rng, class_id)
         mirrored = rng.uniform() < self.flip
         image = _resized(image[source], shown, cv2.INTER_LINEAR)
         label = _resized(label[source], shown, cv2.INTER_NEAREST_EXACT)
@@ -149,15 +161,24 @@ class TrainTransform:
         padding = [(slice(shown[0], crop[0]), slice(None)), (slice(0, shown[0]), columns)]
         return image, label, padding
 
-    def _place(self, label: np.ndarray, lengths: Sequence[int], rng: np.random.Generator) -> Region:
-        """Draws where a crop of these sides lies in the image."""
+    def _place(
+        self,
+        label: np.ndarray,
+        lengths: Sequence[int],
+        shown: tuple[int, ...],
+        rng: np.random.Generator,
+        class_id: int | None,
+    ) -> Region:
+        """Draws where a crop of these sides, to be resized to `shown`, lies in the image."""
         for _ in range(TRIES):
             starts = [
                 int(rng.integers(side - length + 1))
                 for side, length in zip(label.shape, lengths, strict=True)
             ]
             rows, columns = map(slice, starts, np.add(starts, lengths).tolist())
-            if self.max_class_share is None or self._is_mixed(label[rows, columns]):
+            part = label[rows, columns]
+            mixed = self.max_class_share is None or self._is_mixed(part)
+            if mixed and (class_id is None or _holds(part, shown, class_id)):
                 break
         return rows, columns
 
@@ -179,6 +200,11 @@ def network_input(
     for region in padding:
         planes[(slice(None), *region)] = 0
     return planes, label.astype(np.int32)
+
+
+def _holds(label: np.ndarray, size: tuple[int, ...], class_id: int) -> bool:
+    """Whether the class is in the label once resized, which leaves out pixels."""
+    return bool((_resized(label, size, cv2.INTER_NEAREST_EXACT) == class_id).any())
 
 
 def _resized(array: np.ndarray, size: tuple[int, ...], interpolation: int) -> np.ndarray:

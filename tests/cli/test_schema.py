@@ -76,12 +76,22 @@ def test_a_target_that_cannot_be_imported_is_named():
         ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate=nan"),
         ({"dataset": {"crop_size": [512]}}, "dataset.crop_size=[512]: expected a list of two"),
         ({"dataset": {"crop_size": 512}}, "dataset.crop_size=512: expected a list of two"),
+        (
+            {"dataset": {"max_class_share": 75}},
+            "dataset.max_class_share=75: expected a number above 0 and up to 1 or null",
+        ),
+        (
+            {"dataset": {"rare_class_sampling": 0}},
+            "dataset.rare_class_sampling=0: expected a number above 0 or null",
+        ),
         ({"dataset": {"scale_range": [0, 2.0]}}, "dataset.scale_range=[0,2.0]: expected"),
         ({"trainer": {"monitor": 3}}, "trainer.monitor=3: expected a text"),
     ],
 )
 def test_impossible_values_say_what_was_expected(change, expected):
-    reference = REFERENCE | {"dataset": {"crop_size": [32, 32], "scale_range": [1, 1]}}
+    dataset = {"crop_size": [32, 32], "scale_range": [1, 1]}
+    dataset |= {"max_class_share": None, "rare_class_sampling": None}
+    reference = REFERENCE | {"dataset": dataset}
     cfg = OmegaConf.merge(OmegaConf.create(reference), change)
     with pytest.raises(UserError) as error:
         check(cfg, OmegaConf.create(reference))

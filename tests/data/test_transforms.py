@@ -191,15 +191,82 @@ def test_a_crop_whose_share_is_the_limit_is_drawn_anew_and_void_does_not_count()
     assert draws(1.0) == 10  # one class alone
 
 
-def test_without_a_largest_share_and_for_mixed_crops_the_random_numbers_stay_the_same():
+def test_crops_that_are_taken_at_once_draw_no_more_random_numbers_than_any_crop():
     image, label = pair(80, 90)
     label[::2] = 1
     states = []
-    for share in (None, 0.9):
+    for share, class_id in ((None, None), (0.9, None), (None, 1), (0.9, 1)):
         rng = np.random.default_rng(4)
-        target = transform(scales=(0.5, 2.0), share=share)(image, label, rng)[1]
+        target = transform(scales=(0.5, 2.0), share=share)(image, label, rng, class_id)[1]
         states.append((target.tobytes(), rng.uniform()))
-    assert states[0] == states[1]
+    assert states == states[:1] * 4
+
+
+def test_the_random_numbers_of_a_crop_are_scale_two_offsets_and_the_flip():
+    image, label = pair(50, 60)
+    drawn, by_hand = np.random.default_rng(7), np.random.default_rng(7)
+    transform(scales=(1.0, 1.0), flip=0.5)(image, label, drawn)
+    by_hand.uniform(1.0, 1.0)
+    by_hand.integers(19), by_hand.integers(29)  # of 50×60 pixels, 32×32
+    by_hand.uniform()
+    assert drawn.uniform() == by_hand.uniform()
+
+
+class Offsets:
+    """A generator that gives the smallest numbers, but for the columns at which crops begin."""
+
+    def __init__(self, *columns):
+        self.columns = iter(columns)
+        self.tried = -1
+
+    def uniform(self, low=0.0, high=1.0):
+        return low
+
+    def integers(self, count):
+        self.tried += 0.5
+        return next(self.columns) if self.tried % 1 == 0 else 0
+
+
+@pytest.mark.parametrize(
+    ("share", "class_id", "columns", "taken"),
+    [
+        (None, None, (0, 22), 0),
+        (None, 3, (0, 18, 30), 2),  # 3 is in neither of the first two
+        (0.75, None, (0, 30, 18), 2),  # 20 of 20 columns are class 1, 19 class 2; 12 class 1
+        (0.75, 3, (18, 30, 22), 2),  # mixed without 3; 3 and 19 columns of class 2; 8, 11 and 1
+        (0.75, 3, (0,) * 9 + (30, 22), 9),  # the tenth is the last
+    ],
+)
+def test_a_crop_that_lacks_the_class_asked_for_is_drawn_anew(share, class_id, columns, taken):
+    image, label = pair(40, 60)
+    label[:, :30], label[:, 30:], label[:, 39] = 1, 2, 3
+    rng = Offsets(*columns)
+    crop, target, _ = transform((40, 20), share=share)(image, label, rng, class_id)
+    place = np.s_[:, columns[taken] : columns[taken] + 20]
+    assert rng.tried == taken
+    assert np.array_equal(crop, image[place]) and np.array_equal(target, label[place])
+
+
+def test_a_class_asked_for_must_be_in_the_crop_as_the_network_gets_it():
+    """At half the size the second pixel of each two is kept, in both directions."""
+    image, label = pair(40, 80)
+    label[:] = 0
+    label[:, 45] = 3
+    rng = Offsets(7, 6)  # column 38 of the crop, which is left out, then 39
+    _, target, _ = transform((20, 20), (0.5, 0.5))(image, label, rng, 3)
+    assert rng.tried == 1
+    assert (target[:, 19] == 3).all() and (target[:, :19] == 0).all()
+
+
+def test_ten_places_are_tried_for_a_class():
+    image, label = stripes()
+    # 40 of 400 columns begin at one of 361; from column 341 on, 20 places, they hold class 1
+    for class_id, expected in ((None, 20 / 361), (1, 1 - (341 / 361) ** 10)):
+        held = [
+            (transform((40, 40))(image, label, np.random.default_rng(seed), class_id)[1] == 1).any()
+            for seed in range(1000)
+        ]
+        assert np.mean(held) == pytest.approx(expected, abs=0.04)
 
 
 def test_a_largest_share_needs_crops_and_is_a_share():

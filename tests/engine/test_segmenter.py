@@ -4,7 +4,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from omegaconf import OmegaConf
 
+from src.cli.command import compose_config
 from src.engine.segmenter import Segmenter, _starts, arg_max
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
@@ -112,6 +114,32 @@ def test_scales_run_resized_images_and_average_probabilities_at_native_size():
     assert probabilities.shape == (3, 64, 96)
     expected = np.exp([10.0, 20.0, 15.0]) / np.exp([10.0, 20.0, 15.0]).sum()
     assert np.allclose(probabilities, expected[:, None, None], atol=1e-5)
+
+
+def test_multiscale_averages_six_scales_and_their_mirror_images():
+    """Two classes whose logits differ by w / 64 in the left half of a map of w columns.
+
+    At the left border the image gives sigmoid(w / 64) at each scale, its mirror image sigmoid(0).
+    """
+
+    class Half(nn.Cell):
+        def construct(self, images: Tensor) -> Tensor:
+            width = images.shape[3]
+            left = (ops.arange(width) < width // 2).astype(ms.float32) * (width / 64)
+            return ops.concat((ops.zeros_like(images[:, :1]), images[:, :1] * 0 + left), axis=1)
+
+    options = compose_config("eval", ["inference=multiscale"]).inference
+    options = OmegaConf.to_container(options, resolve=True) | {"fast_convolutions": False}
+    assert options["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75] and options["flip"] is True
+    probabilities = Segmenter(Half(), PLAIN, **options).probabilities(image(64, 128))
+    widths = np.array([64, 96, 128, 160, 192, 224])
+    expected = (np.mean(1 / (1 + np.exp(-widths / 64))) + 0.5) / 2
+    assert probabilities.shape == (2, 64, 128)
+    for column in (0, -1):  # the mirror image has its left half at the right
+        assert np.allclose(probabilities[1, :, column], expected, atol=1e-6)
+        assert np.allclose(probabilities[0, :, column], 1 - expected, atol=1e-6)
+    flipped = compose_config("eval", ["inference.flip=true"]).inference
+    assert (flipped.scales, flipped.flip, flipped.window) == ([1.0], True, None)
 
 
 def test_evaluation_mode_is_left_again():
