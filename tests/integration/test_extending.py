@@ -17,9 +17,9 @@ OVERRIDES = re.findall(r"python -m src\.train ([^#\n]*)", PAGE)
 
 def test_each_kind_is_one_file_one_yaml_and_one_command():
     kinds = re.findall(r"^## (?:A|An) (\w+)$", PAGE, re.M)
-    assert kinds == ["dataset", "backbone", "loss", "metric", "callback", "schedule"]
-    assert [Path(name).suffix for name in FILES] == [".py", ".yaml"] * 6
-    assert len(OVERRIDES) == 6
+    assert kinds == ["dataset", "backbone", "loss", "metric", "callback", "logger", "schedule"]
+    assert [Path(name).suffix for name in FILES] == [".py", ".yaml"] * 7
+    assert len(OVERRIDES) == 7
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def extended(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_all_six_together_train_and_evaluate(workshop, extended):
+def test_all_seven_together_train_and_evaluate(workshop, extended):
     with type(workshop)(extended, project=extended) as workshop:
         chosen = " ".join(OVERRIDES).replace("DIR", "harbour").split()
         workshop.run(
@@ -55,6 +55,8 @@ def test_all_six_together_train_and_evaluate(workshop, extended):
         run = extended / "run"
         metrics = (run / "metrics.csv").read_text().splitlines()[0].split(",")
         assert {"train/weight_norm", "val/foreground_iou"} <= set(metrics)
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        assert any("val/foreground_iou" in json.loads(line) for line in lines)
         summary = json.loads((run / "summary.json").read_text())
         assert summary["status"] == "completed" and "val/foreground_iou" in summary["best"]
         during = json.loads((run / "eval.json").read_text())
