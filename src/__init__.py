@@ -1,7 +1,7 @@
 """Fully convolutional networks for semantic segmentation on MindSpore.
 
-Importing any module of this package settles the oneDNN environment first: MindSpore reads it
-once, when it is imported itself (see `src.device.runtime`).
+Importing any module of this package first limits the instruction set of oneDNN: MindSpore reads
+that variable once, when it is imported itself (see `src.device.runtime`).
 """
 
 from src.device.runtime import limit_onednn_isa

@@ -8,7 +8,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest  # noqa: E402
 
-from src.device.runtime import choose_device  # noqa: E402  (src settles oneDNN first)
+from src.device.runtime import choose_device  # noqa: E402  (src limits oneDNN first)
 
 choose_device("CPU")  # a test that does may come after the first kernel of another
 

@@ -31,7 +31,7 @@ RANK_SECONDS = 15  # in which the death of a rank has to end its job
 
 
 @dataclass
-class LabelStatistics:
+class RoundStatistics:
     """What was done in the rounds of one kind, and what went wrong."""
 
     rounds: int = 0
@@ -52,10 +52,10 @@ class Soak:
         self.folder = folder
         self.until = time.monotonic() + seconds
         self.data = make_dataset(folder / "data")
-        self.tallies = {name: LabelStatistics() for name in self.kinds()}
+        self.statistics = {name: RoundStatistics() for name in self.kinds()}
         self._whole: dict[int, dict[str, object]] = {}  # outcome by number of ranks
 
-    def kinds(self) -> dict[str, Callable[[LabelStatistics], None]]:
+    def kinds(self) -> dict[str, Callable[[RoundStatistics], None]]:
         """The kinds of rounds by what is done in them."""
         return {
             "SIGKILL at one to three random moments": self.kill,
@@ -70,7 +70,7 @@ class Soak:
         """Runs the rounds in turn; returns whether nothing was lost."""
         while time.monotonic() < self.until:
             for name, kind in self.kinds().items():
-                statistics = self.tallies[name]
+                statistics = self.statistics[name]
                 if time.monotonic() >= self.until or statistics.skipped:
                     continue
                 self.seed = random.randrange(2**32)
@@ -86,16 +86,16 @@ class Soak:
                     else statistics.skipped or "as it should"
                 )
                 console.print(f"{name}, round {statistics.rounds}, seed {self.seed}: {state}")
-        return not any(statistics.lost for statistics in self.tallies.values())
+        return not any(statistics.lost for statistics in self.statistics.values())
 
-    def kill(self, statistics: LabelStatistics) -> None:
+    def kill(self, statistics: RoundStatistics) -> None:
         trial = self.trial("killed", statistics)
         for rows in sorted(random.randrange(ROWS) for _ in range(random.randint(1, 3))):
             statistics.cuts += 1
             trial.cut(rows, random.random() if rows == 0 else 0.1 * random.random())
         self.compare(trial, statistics)
 
-    def interrupt(self, statistics: LabelStatistics) -> None:
+    def interrupt(self, statistics: RoundStatistics) -> None:
         trial, rows = self.trial("interrupted", statistics), random.randrange(1, ROWS - 8)
         number = random.choice([signal.SIGINT, signal.SIGTERM])
         statistics.cuts += 1
@@ -107,7 +107,7 @@ class Soak:
             )
         self.compare(trial, statistics)
 
-    def truncate(self, statistics: LabelStatistics) -> None:
+    def truncate(self, statistics: RoundStatistics) -> None:
         trial = self.trial("truncated", statistics)
         statistics.cuts += 1
         trial.cut(random.randrange(15, ROWS - 8))
@@ -118,7 +118,7 @@ class Soak:
         if state.exists() and "no training state" not in " ".join(trial.printed().split()):
             statistics.lost.append(f"{state} was truncated, and nobody said so")
 
-    def fill_disk(self, statistics: LabelStatistics) -> None:
+    def fill_disk(self, statistics: RoundStatistics) -> None:
         with small_disk(self.folder / "disk") as disk:
             if disk is None:
                 statistics.skipped = "file systems cannot be mounted here"
@@ -135,7 +135,7 @@ class Soak:
             filler.unlink()
             self.compare(trial, statistics)
 
-    def kill_rank(self, statistics: LabelStatistics) -> None:
+    def kill_rank(self, statistics: RoundStatistics) -> None:
         trial = self.trial("ranks", statistics, ranks=RANKS)
         process, rank = trial.start(), random.randrange(RANKS)
         trial.wait_for(process, random.randrange(1, ROWS // 2))
@@ -155,7 +155,7 @@ class Soak:
             )
         self.compare(trial, statistics, RANKS)
 
-    def kill_sweep(self, statistics: LabelStatistics) -> None:
+    def kill_sweep(self, statistics: RoundStatistics) -> None:
         trial = self.trial("job", statistics)
         sweep = self.folder / f"sweep_{statistics.rounds}"
         options = [o for o in trial.options if not o.startswith("output_dir=")]
@@ -175,7 +175,7 @@ class Soak:
         self.judge(Trial(sweep / "0", self.data), statistics)
 
     def trial(
-        self, name: str, statistics: LabelStatistics, folder: Path | None = None, ranks: int = 0
+        self, name: str, statistics: RoundStatistics, folder: Path | None = None, ranks: int = 0
     ) -> Trial:
         """A new run, after the one that nothing happens to, if that is to come yet."""
         if ranks not in self._whole:
@@ -186,14 +186,14 @@ class Soak:
             (folder or self.folder) / f"{name}_{statistics.rounds}", self.data, ranks=ranks
         )
 
-    def compare(self, trial: Trial, statistics: LabelStatistics, ranks: int = 0) -> None:
+    def compare(self, trial: Trial, statistics: RoundStatistics, ranks: int = 0) -> None:
         """Goes on to the end and compares with the run that nothing happened to."""
         trial.finish()
         self.judge(trial, statistics, ranks)
         if not statistics.lost:
             shutil.rmtree(trial.run)
 
-    def judge(self, trial: Trial, statistics: LabelStatistics, ranks: int = 0) -> None:
+    def judge(self, trial: Trial, statistics: RoundStatistics, ranks: int = 0) -> None:
         if found := differences(trial.outcome(), self._whole[ranks]):
             statistics.lost.append(f"{trial.run} differs in {', '.join(found)}")
 
@@ -233,7 +233,7 @@ def main() -> None:
     table = Table(title=title, title_justify="left")
     for column in ("what happened to the runs", "rounds", "cut off", "lost"):
         table.add_column(column, justify="left" if column.startswith("what") else "right")
-    for name, statistics in soak.tallies.items():
+    for name, statistics in soak.statistics.items():
         lost = statistics.skipped or str(len(statistics.lost))
         table.add_row(name, str(statistics.rounds), str(statistics.cuts), lost)
     console.print(table)

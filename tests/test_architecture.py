@@ -26,7 +26,7 @@ MAY_IMPORT = {
     },
     "utils": set(),
     "cli": {*FOUNDATIONS, "engine", "exporting", "sweeps", "utils"},
-    "__init__": {"device"},  # settles oneDNN's instruction set before MindSpore can be imported
+    "__init__": {"device"},  # limits oneDNN's instruction set before MindSpore can be imported
 }
 BELOW_ENTRY_POINTS = {*FOUNDATIONS, "cli", "engine", "exporting", "sweeps", "utils"}
 

@@ -95,12 +95,12 @@ def trainer_overhead(cfg: DictConfig) -> Measured:
     """
     contenders = {name: Contender(f"{HERE}.overhead.{name}") for name in ("trainer", "bare")}
     results = race(contenders, cfg, cfg.steps)
-    told = _summarized({"ours": results["trainer"], "bare": results["bare"]})
+    summary = _summarized({"ours": results["trainer"], "bare": results["bare"]})
     if all(result.seconds for result in results.values()):
         step = min(result.facts["step_seconds"] for result in results.values())
         ours, bare = (step + result.facts["beside_seconds"] for result in results.values())
-        told["bare"]["ratio"] = ours / bare
-    return told
+        summary["bare"]["ratio"] = ours / bare
+    return summary
 
 
 def first_step(cfg: DictConfig) -> Measured:
@@ -139,12 +139,12 @@ def startup(cfg: DictConfig) -> Measured:
 def _summarized(results: dict[str, Result]) -> Measured:
     """Our result, and each rival's by name with the ratio ours / theirs."""
     ours = results["ours"]
-    told = ours.as_dict()
+    summary = ours.as_dict()
     for name, result in results.items():
         if name != "ours":
-            told[name] = result.as_dict()
-            told[name]["ratio"] = paired_ratio(ours, result)
-    return told
+            summary[name] = result.as_dict()
+            summary[name]["ratio"] = paired_ratio(ours, result)
+    return summary
 
 
 def _alone(contender: Contender, cfg: DictConfig, rounds: int) -> Result:

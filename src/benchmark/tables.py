@@ -69,8 +69,8 @@ def _times_table(timed: dict[str, Any], found: dict[str, Any], cfg: DictConfig) 
 
 def _add_row(table: Table, name: str, by: str, row: dict[str, Any]) -> None:
     if "seconds" not in row:
-        told = row.get("error") or f"more than {row['beyond_seconds']:g} s"
-        table.add_row(name, by, told)
+        message = row.get("error") or f"more than {row['beyond_seconds']:g} s"
+        table.add_row(name, by, message)
         return
     layout = row.get("layout")
     table.add_row(

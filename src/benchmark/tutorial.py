@@ -96,8 +96,8 @@ class _Augmentation:
             label = cv2.copyMakeBorder(label, *pad, **border)
         top = np.random.randint(image.shape[0] - self.height + 1)
         left = np.random.randint(image.shape[1] - self.width + 1)
-        window = np.s_[top : top + self.height, left : left + self.width]
-        image, label = image[window], label[window]
+        crop = np.s_[top : top + self.height, left : left + self.width]
+        image, label = image[crop], label[crop]
         if np.random.uniform() > 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         return image.transpose(2, 0, 1).copy(), label.astype(np.int32)

@@ -28,7 +28,7 @@ class Work:
     Attributes:
         run: Does it once. It may return the seconds that count; None is the time it took.
         images: Images in one run.
-        facts: What else is to be told, such as the number of parameters; `run` may add to it.
+        facts: Other results, such as the number of parameters; `run` may add to it.
         peak_mb: The device's largest memory so far; None takes the process's.
     """
 
@@ -181,7 +181,7 @@ class _Racer:
             self._pipe.send(again)
 
     def _receive(self, patience: float | None = None) -> dict[str, Any] | None:
-        answer: dict[str, Any] = {"error": "its process ended without a word"}
+        answer: dict[str, Any] = {"error": "its process ended without an error message"}
         if not self._pipe.poll(patience):
             self._lost = Result(beyond=patience)
             self.stop()

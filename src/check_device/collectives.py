@@ -41,11 +41,11 @@ def all_reduce() -> Arrays:
 
 
 def all_gather() -> Arrays:
-    """What every process tells all others."""
+    """Values of unequal lengths that every process sends to all others."""
     group = this_process()
-    told = group.gather(list(range(group.rank + 1)))
-    right = [told[rank] == list(range(rank + 1)) for rank in range(group.world_size)]
-    return {"told": 1.0 - np.array(right)}
+    gathered = group.gather(list(range(group.rank + 1)))
+    right = [gathered[rank] == list(range(rank + 1)) for rank in range(group.world_size)]
+    return {"gathered": 1.0 - np.array(right)}
 
 
 def in_one_message() -> Arrays:

@@ -171,7 +171,7 @@ def _run(
         resumed.apply(cfg)
         schema.check(cfg, compose(name))  # a mistake here leaves the run as it is
     if process_group.is_launched() or OmegaConf.select(cfg, "device.distributed"):
-        _join_ranks(name, cfg)
+        _join_process_group(name, cfg)
     run = _claim_directory(name, cfg, resumed is not None)
     try:
         if resumed is not None:
@@ -199,9 +199,9 @@ def _run(
         _fail(reason, f"details: {run.path / f'{name}.log'}")
 
 
-def _join_ranks(name: str, cfg: DictConfig) -> None:
+def _join_process_group(name: str, cfg: DictConfig) -> None:
     """Makes this process one of several that train or evaluate together."""
-    schema.check(cfg, compose(name))  # before the ranks wait for each other
+    schema.check(cfg, compose(name))  # before the processes wait for each other
     if name not in ("train", "eval", "check_device"):
         raise UserError(f"{name}: works in one process; set device.distributed=false, no launcher")
     if not cfg.device.distributed:
@@ -215,7 +215,9 @@ def _join_ranks(name: str, cfg: DictConfig) -> None:
 def _refuse_sweep(arguments: list[str]) -> None:
     sweeps = ("-m", "--multirun", "sweep=", "+sweep=", "resume_sweep=")
     if found := [argument for argument in arguments if argument.startswith(sweeps)]:
-        raise UserError(f"{found[0]}: a sweep does not run on several ranks; start a job alone")
+        raise UserError(
+            f"{found[0]}: a sweep does not run in several processes; leave the launcher out"
+        )
 
 
 def _claim_directory(name: str, cfg: DictConfig, resumed: bool) -> RunDirectory:

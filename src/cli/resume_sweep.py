@@ -34,11 +34,11 @@ def with_resumed_sweep(arguments: list[str]) -> list[str]:
             )
     keys = {argument.partition("=")[0] for argument in given}
     gone = ("hydra.launcher.",) if "hydra/launcher" in keys else ()  # settings of another one
-    recalled = [
+    earlier = [
         o for o in _overrides(path) if o.partition("=")[0] not in keys and not o.startswith(gone)
     ]
     rest = [a for a in arguments if a not in ("-m", "--multirun")]
-    return ["-m", *recalled, *rest, f"hydra.sweep.dir={quoted(path)}"]
+    return ["-m", *earlier, *rest, f"hydra.sweep.dir={quoted(path)}"]
 
 
 def _overrides(path: Path) -> list[str]:

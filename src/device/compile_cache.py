@@ -47,7 +47,7 @@ def compile_cache(cell: nn.Cell, *inputs: Tensor) -> Iterator[None]:
     try:
         path = user_cache() / GRAPHS / fingerprint(cell, *inputs)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     except (OSError, RuntimeError) as error:  # read-only, or no home
         log.debug("compiled graphs are not kept: %s", error)
         yield
@@ -58,12 +58,12 @@ def compile_cache(cell: nn.Cell, *inputs: Tensor) -> Iterator[None]:
         if known:
             log.info("the graph that an earlier run compiled is used: %s", path)
             os.utime(path)
-        with _enabled(path if known else aside), stderr_to_log():
+        with _enabled(path if known else temporary), stderr_to_log():
             yield
         if not known:
-            _keep(aside, path)
+            _keep(temporary, path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -47,9 +47,9 @@ def save_weights(network: nn.Cell, path: Path) -> None:
         if parameter.name not in left_out
     ]
 
-    def write(aside: Path) -> None:
+    def write(temporary: Path) -> None:
         with stderr_to_log():  # what goes wrong is ours to say
-            ms.save_checkpoint(content, str(aside))
+            ms.save_checkpoint(content, str(temporary))
 
     atomic_write(path, write)
 
@@ -68,10 +68,10 @@ def save_state(step: TrainStep, progress: dict[str, Any], directory: Path) -> No
 
     path = directory / STATE
 
-    def write(aside: Path) -> None:
+    def write(temporary: Path) -> None:
         if path.exists():
             os.replace(path, directory / PREVIOUS_STATE)  # first: so two fit where three might not
-        with zipfile.ZipFile(aside, "w") as archive:
+        with zipfile.ZipFile(temporary, "w") as archive:
             archive.writestr(_PROGRESS, json.dumps(progress, default=_plain))
             for name, parameter in _parameters(step).items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -34,7 +34,7 @@ class ImageScores:
 class Evaluation:
     """The result of an evaluation: the content of `eval.json`, and its confusion matrix."""
 
-    scores: dict[str, float]  # pixel_acc, macc, miou, fwiou, and those of further metrics
+    scores: dict[str, float]  # pixel_acc, macc, miou, fwiou, and those of the extra metrics
     per_class: dict[str, dict[str, float]]
     matrix: np.ndarray  # C×C int64, rows targets
     protocol: dict[str, Any]
@@ -82,10 +82,10 @@ class Evaluation:
 
 
 class Metric(Protocol):
-    """Further scores over a split, derived from what is counted image by image.
+    """Extra scores over a split, derived from counts that are updated image by image.
 
     Attributes:
-        counts: Everything counted since `clear`; those of parts of the data add up to the whole's.
+        counts: Everything counted since `clear`; the counts of several parts of a split are added.
     """
 
     counts: np.ndarray

@@ -37,7 +37,7 @@ class _Head(nn.Cell):
     def __init__(self, network: nn.Cell, output: str, fast_convolutions: bool) -> None:
         super().__init__(auto_prefix=False)
         if fast_convolutions:
-            use_cpu_convolutions(network)  # not before: its precision must be settled
+            use_cpu_convolutions(network)  # not before: they depend on its precision
         self.network = network
         self.output = output
         self.set_inputs(Tensor(shape=[None, 3, None, None], dtype=ms.float32))

@@ -73,7 +73,7 @@ class Exporter:
         )
 
     def export(self, path: Path) -> dict[str, Any]:
-        """Writes the file aside, checks its parity with the network, gives it its name.
+        """Writes a temporary file, checks its parity with the network, then renames it.
 
         Returns what was compared.
 
@@ -90,16 +90,16 @@ class Exporter:
             difference = 0.0
             # Class ids may agree by chance, one class being everywhere: logits are compared first
             for argmax in (False, True) if self._specification.argmax else (False,):
-                aside = Path(directory, f"{'class_ids' if argmax else 'logits'}{path.suffix}")
+                temporary = Path(directory, f"{'class_ids' if argmax else 'logits'}{path.suffix}")
                 try:
-                    write(Deployment(self._network, self._inside, argmax), aside)
+                    write(Deployment(self._network, self._inside, argmax), temporary)
                 except OSError as error:
                     raise UserError(f"output={path}: could not be written ({error})") from error
                 difference = max(
-                    difference, self._parity_check.check(load(aside), path.name, argmax)
+                    difference, self._parity_check.check(load(temporary), path.name, argmax)
                 )
             check_output(path, self._specification.format)
-            atomic_write(path, aside.rename)
+            atomic_write(path, temporary.rename)
         summary = self._parity_check.summary(difference)
         log.info(
             "agrees with the network on %s: largest difference %.2g, logits up to %.3g",

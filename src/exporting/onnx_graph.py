@@ -225,8 +225,8 @@ def _matrix_product(
     b: _Builder, node: Node, x: str, y: str, transpose_x: bool, transpose_y: bool
 ) -> str:
     x, y = (
-        b.add("Transpose", name, perm=[1, 0]) if turned else name
-        for name, turned in ((x, transpose_x), (y, transpose_y))
+        b.add("Transpose", name, perm=[1, 0]) if transposed else name
+        for name, transposed in ((x, transpose_x), (y, transpose_y))
     )
     return b.add("MatMul", x, y)
 

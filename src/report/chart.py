@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_GROUPS = 30  # the best; more have no room
-MAX_KEYS = 3  # that a group's label tells
+MAX_KEYS = 3  # in the label of a group
 
 
 def draw_groups(path: Path, overview: Overview, subtitle: str) -> None:
@@ -50,6 +50,6 @@ def _scores(ax: "Axes", groups: list[Group], score: str) -> None:
 
 def _label(group: Group, overview: Overview) -> str:
     config = experiment(group.runs[0])
-    told = [d for d in overview.columns if d.key in config][:MAX_KEYS]
-    parts = [f"{d.heading.rpartition('.')[2]}={show(config[d.key])}" for d in told]
+    shown = [d for d in overview.columns if d.key in config][:MAX_KEYS]
+    parts = [f"{d.heading.rpartition('.')[2]}={show(config[d.key])}" for d in shown]
     return f"{group.number}: " + (", ".join(parts)[:70] or group.runs[0].name)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from src.runs.signals import HeldSignals
 from src.sweeps.jobs import Job
-from src.sweeps.process import settle
+from src.sweeps.process import record_end
 from src.sweeps.progress import SweepProgress
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Pool:
                 watcher.look(job)
             if exit_code is not None:
                 del self._running[job]
-                settle(job, exit_code, interrupted=watcher is None)
+                record_end(job, exit_code, interrupted=watcher is None)
                 yield job
 
     def _interrupt(self, interrupt: KeyboardInterrupt, progress: SweepProgress) -> None:

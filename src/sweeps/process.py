@@ -36,13 +36,13 @@ def start(job: Job, environment: dict[str, str]) -> subprocess.Popen:
         )
 
 
-def settle(job: Job, exit_code: int, interrupted: bool) -> None:
-    """Says in the summary how a job ended that could not say so itself.
+def record_end(job: Job, exit_code: int, interrupted: bool) -> None:
+    """Writes into the summary how a job ended that could not write it itself.
 
     Args:
         job: Its process is over.
         exit_code: Of the process, negative for a signal.
-        interrupted: The sweep was told to stop.
+        interrupted: The sweep is being stopped.
     """
     waited = interrupted and not job.path.exists()  # in a cluster's queue
     if waited or job.status not in ("waiting", "running"):
@@ -50,7 +50,7 @@ def settle(job: Job, exit_code: int, interrupted: bool) -> None:
     job.path.mkdir(parents=True, exist_ok=True)
     reason = _reason(exit_code)
     with open(job.log_file, "a", encoding="utf-8") as file:
-        file.write(f"the process ended without a word: {reason}\nits last lines:\n")
+        file.write(f"the process ended without an error message: {reason}\nits last lines:\n")
         file.writelines(_last_lines(job.path / CONSOLE))
     mark(job, "interrupted" if interrupted else "failed", reason)
 

@@ -20,18 +20,18 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: The disk is full or the folder is not writable; `path` is as it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.touch()
-        mode = aside.stat().st_mode
-        write(aside)
-        aside.chmod(mode)
-        with open(aside, "rb+") as file:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # MindSpore reports a full disk as RuntimeError
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error_summary(error)
         raise UserError(
             f"{path}: could not be written ({reason}); make room or choose another folder; what "
@@ -50,12 +50,12 @@ def user_cache() -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file aside and renames it."""
-    atomic_write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    """Writes a text file atomically."""
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON aside and renames it; NaN and infinities become null, as JSON has neither."""
+    """Writes JSON atomically; NaN and infinities become null, as JSON has neither."""
     write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
 
 

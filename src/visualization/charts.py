@@ -244,7 +244,7 @@ def save_figure(fig: "Figure", path: Path, **options: Any) -> None:
     """Writes the PNG; characters that no font has are one line of log, not a warning each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        atomic_write(path, lambda aside: fig.savefig(aside, **options))
+        atomic_write(path, lambda temporary: fig.savefig(temporary, **options))
     if any("missing from font" in str(warning.message) for warning in caught):
         log.warning("%s: no font here has all characters of it; install one of %s",
                     path.name, ", ".join(_CHINESE[:2]))  # fmt: skip

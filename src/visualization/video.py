@@ -11,7 +11,7 @@ from src.utils.errors import UserError
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
-    """Writes an MPEG-4 video aside and renames it; of odd sides the last pixel is cut off.
+    """Writes an MPEG-4 video to a temporary file and renames it; odd sides lose their last pixel.
 
     MPEG-4 counts time in at most 65,535 units a second: other rates are rounded to what it can.
 
@@ -20,7 +20,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
     Raises:
         UserError: It cannot be written; or what `frames` raises.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     writer = None
     rate = min(max(rate, 0.002), 65535)
     rate = round(rate, next(digits for digits in (3, 2, 1, 0) if rate * 10**digits <= 65535))
@@ -28,12 +28,14 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
         for frame in frames:
             if writer is None:
                 size = (frame.shape[1], frame.shape[0])
-                writer = cv2.VideoWriter(str(aside), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+                writer = cv2.VideoWriter(
+                    str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), rate, size
+                )
                 if not writer.isOpened():
                     raise UserError(f"{path}: this OpenCV cannot write an MPEG-4 video there")
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     finally:
         if writer is not None:
             writer.release()
-        if aside.exists():
-            os.replace(aside, path)
+        if temporary.exists():
+            os.replace(temporary, path)

@@ -49,7 +49,7 @@ def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
     }
     results = race(contenders, CFG, rounds=2)
     assert results["counted"].seconds == [4, 5]
-    assert results["dying"].as_dict() == {"error": "its process ended without a word"}
+    assert results["dying"].as_dict() == {"error": "its process ended without an error message"}
     assert results["asleep"].as_dict() == {"beyond_seconds": 3}
     assert results["failing"].as_dict() == {"error": "ZeroDivisionError: by zero"}
     assert paired_ratio(results["counted"], results["asleep"]) is None

@@ -100,7 +100,7 @@ def test_a_root_chosen_by_hand_stays_where_it_is(config, checkpoint):
 
 
 def test_what_building_decided_is_kept(config, checkpoint):
-    """As the normalisation that the weights brought, where the config says null."""
+    """As the weights' normalisation, where the config says null."""
     file = checkpoint.parents[1] / "config.resolved.yaml"
     resolved = OmegaConf.load(file)
     resolved.dataset.color_order, resolved.dataset.mean = "bgr", [103.53, 116.28, 123.675]

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.device import process_group as ranks
+from src.device import process_group
 from src.device.process_group import ProcessGroup
 from src.utils.errors import UserError
 
@@ -28,9 +28,10 @@ class Wire(ProcessGroup):
 
 
 def test_a_process_alone_is_the_first_of_one_and_gathers_its_own_value():
-    assert ranks.this_process().is_main_process and ranks.this_process().world_size == 1
+    alone = process_group.this_process()
+    assert alone.is_main_process and alone.world_size == 1
     assert ProcessGroup().gather({"a": 1}) == [{"a": 1}]
-    assert ranks.share_of_cores() is None
+    assert process_group.share_of_cores() is None
 
 
 def test_values_of_different_lengths_come_in_the_order_of_the_process_group():
@@ -49,17 +50,17 @@ def join(monkeypatch, places, target="Ascend"):
             assert value == places[1]
             return places
 
-    monkeypatch.setattr(ranks, "ProcessGroup", Group)
-    monkeypatch.setattr(ranks, "_process_group", ranks.this_process())
-    monkeypatch.setattr(ranks, "choose_device", lambda *device: asked.append(device))
-    monkeypatch.setattr(ranks.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process_group, "ProcessGroup", Group)
+    monkeypatch.setattr(process_group, "_process_group", process_group.this_process())
+    monkeypatch.setattr(process_group, "choose_device", lambda *device: asked.append(device))
+    monkeypatch.setattr(process_group.signal, "signal", lambda *_: None)
     monkeypatch.setattr(ms.communication, "init", lambda: asked.append("init"))
     monkeypatch.setattr(ms.communication, "get_rank", lambda: 1)
     monkeypatch.setattr(ms.communication, "get_group_size", lambda: len(places))
-    monkeypatch.setattr(ranks.socket, "gethostname", lambda: places[1][0])
-    monkeypatch.setattr(ranks, "own_cores", lambda: places[1][1])
-    monkeypatch.setattr(ranks, "available_cores", lambda: len(places[1][1]))
-    ranks.join(target)
+    monkeypatch.setattr(process_group.socket, "gethostname", lambda: places[1][0])
+    monkeypatch.setattr(process_group, "own_cores", lambda: places[1][1])
+    monkeypatch.setattr(process_group, "available_cores", lambda: len(places[1][1]))
+    process_group.join(target)
     return asked
 
 
@@ -76,15 +77,15 @@ ALL = list(range(16))
     ],
 )
 def test_cores_are_divided_among_the_ranks_that_may_run_on_them(places, share, monkeypatch):
-    monkeypatch.setenv(ranks.ROLE, "MS_WORKER")
+    monkeypatch.setenv(process_group.ROLE, "MS_WORKER")
     join(monkeypatch, places)
-    assert ranks.share_of_cores() == share
+    assert process_group.share_of_cores() == share
 
 
 def test_a_rank_table_is_a_launcher_too(monkeypatch):
-    monkeypatch.delenv(ranks.ROLE, raising=False)
+    monkeypatch.delenv(process_group.ROLE, raising=False)
     monkeypatch.setenv("RANK_TABLE_FILE", "table.json")
-    assert not ranks.is_launched()  # as platforms set it for a card alone
+    assert not process_group.is_launched()  # as platforms set it for a card alone
     monkeypatch.setenv("RANK_SIZE", "2")
     places = [["a", ALL], ["a", ALL]]
     with pytest.raises(UserError, match="^RANK_ID=: expected a number beside RANK_TABLE_FILE"):
@@ -99,15 +100,15 @@ def test_a_rank_table_is_a_launcher_too(monkeypatch):
 
 
 def test_joining_without_a_launcher_says_how_to_start_one(monkeypatch):
-    monkeypatch.delenv(ranks.ROLE, raising=False)
+    monkeypatch.delenv(process_group.ROLE, raising=False)
     with pytest.raises(UserError, match="python -m src.distributed 2 train"):
-        ranks.join("CPU")
+        process_group.join("CPU")
 
 
 def test_the_launcher_chooses_the_card_but_on_the_cpu(monkeypatch):
     monkeypatch.setenv("DEVICE_ID", "3")
-    monkeypatch.delenv(ranks.ROLE, raising=False)
-    assert ranks.local_device("Ascend", 5) == 5
-    monkeypatch.setenv(ranks.ROLE, "MS_WORKER")
-    assert ranks.local_device("Ascend", 5) == 3
-    assert ranks.local_device("CPU", 0) == 0
+    monkeypatch.delenv(process_group.ROLE, raising=False)
+    assert process_group.local_device("Ascend", 5) == 5
+    monkeypatch.setenv(process_group.ROLE, "MS_WORKER")
+    assert process_group.local_device("Ascend", 5) == 3
+    assert process_group.local_device("CPU", 0) == 0

@@ -16,7 +16,7 @@ ISA = "ONEDNN_MAX_CPU_ISA"
 
 
 @pytest.fixture
-def settle(monkeypatch):
+def limited_isa(monkeypatch):
     """Calls the function as on another machine; returns what the variable is afterwards."""
 
     def call(mindspore="2.10.0", avx512=True, value=None, imported=False):
@@ -37,27 +37,27 @@ def settle(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["2.9.0", "2.10.0", "2.10.1rc1"])
-def test_affected_versions_on_avx512_are_capped(settle, version):
-    assert settle(mindspore=version) == "AVX2"
+def test_affected_versions_on_avx512_are_capped(limited_isa, version):
+    assert limited_isa(mindspore=version) == "AVX2"
     assert "AVX2" in runtime._note
 
 
 @pytest.mark.parametrize("version", ["2.7.0", "2.8.0"])
-def test_older_versions_keep_avx512(settle, version):
-    assert settle(mindspore=version) is None and version in runtime._note
+def test_older_versions_keep_avx512(limited_isa, version):
+    assert limited_isa(mindspore=version) is None and version in runtime._note
 
 
-def test_cpus_without_avx512_need_nothing(settle):
-    assert settle(avx512=False) is None and "no AVX-512" in runtime._note
+def test_cpus_without_avx512_need_nothing(limited_isa):
+    assert limited_isa(avx512=False) is None and "no AVX-512" in runtime._note
 
 
-def test_a_value_of_the_user_stays_and_is_reported(settle):
-    assert settle(value="AVX512_CORE") == "AVX512_CORE"
+def test_a_value_of_the_user_stays_and_is_reported(limited_isa):
+    assert limited_isa(value="AVX512_CORE") == "AVX512_CORE"
     assert "AVX512_CORE" in runtime._note
 
 
-def test_too_late_is_said_instead_of_done(settle):
-    assert settle(imported=True) is None
+def test_too_late_is_said_instead_of_done(limited_isa):
+    assert limited_isa(imported=True) is None
     assert "imported first" in runtime._note
 
 

@@ -158,11 +158,11 @@ def test_the_best_weights_are_lent_to_the_network_and_given_back(tmp_path):
 
 
 def test_an_older_best_epoch_is_predicted_with_its_own_weights(tmp_path, monkeypatch):
-    lent = []
-    monkeypatch.setattr(figures, "weights_of", lambda n, p: lent.append(p) or weights_of(n, None))
+    loaded = []
+    monkeypatch.setattr(figures, "weights_of", lambda n, p: loaded.append(p) or weights_of(n, None))
     (tmp_path / "best.ckpt").touch()
     run_to_end(tmp_path, Figures(), best_epoch=1)
-    assert lent == [tmp_path / "best.ckpt"]
+    assert loaded == [tmp_path / "best.ckpt"]
 
 
 def test_scores_by_image_are_written_worst_first_and_those_without_a_score_last(tmp_path):

@@ -338,7 +338,7 @@ def test_the_state_is_saved_after_every_nth_epoch_and_the_last(tmp_path):
     assert int(np.load(tmp_path / "checkpoints" / "last_state.npz")["global_step"]) == 20
 
 
-def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refused(tmp_path):
+def test_an_extra_metric_adds_its_scores_and_two_of_one_name_are_refused(tmp_path):
     class Pixels:
         """The share of the images' pixels that are predicted as class 1."""
 
@@ -357,9 +357,9 @@ def test_a_further_metric_stands_beside_the_scores_and_two_of_one_name_are_refus
         def predict(self, image):
             return np.ones(image.shape[:2], np.uint8)
 
-    def evaluator(*further):
+    def evaluator(*extra):
         return Evaluator(
-            AlwaysOne(), samples(), ConfusionMatrix(2), ("a", "b"), "val", extra_metrics=further
+            AlwaysOne(), samples(), ConfusionMatrix(2), ("a", "b"), "val", extra_metrics=extra
         )
 
     one = evaluator(Pixels())

@@ -1,4 +1,4 @@
-"""A sweep's directory and command line: claimed once, and recalled."""
+"""A sweep's directory and command line: claimed once, and read again."""
 
 import pytest
 import yaml

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from src.runs.lock import LOCK
 from src.sweeps.pool import Pool, Watcher
-from src.sweeps.process import settle
+from src.sweeps.process import record_end
 from src.sweeps.progress import newest_line
 from tests.sweeps.sweep_fixtures import finish, job
 
@@ -189,7 +189,7 @@ def test_a_job_that_a_cluster_still_has_is_watched_and_not_begun_again(tmp_path)
 
 
 def test_a_job_that_was_cancelled_in_the_queue_is_still_waiting(tmp_path):
-    settle(job(tmp_path), 1, interrupted=True)
+    record_end(job(tmp_path), 1, interrupted=True)
     assert job(tmp_path).status == "waiting"
 
 

@@ -60,8 +60,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "summary.json"
     path.write_text("old")
 
-    def fail(aside: Path) -> None:
-        aside.write_text("half")
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
         raise OSError("No space left on device")
 
     with pytest.raises(UserError, match="No space left"):

@@ -20,8 +20,8 @@ _KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A sound sample.
+class ValidatedSample:
+    """A sample that has passed all checks, encoded for MindRecord.
 
     Attributes:
         data: The image, a JPEG or PNG file's bytes.
@@ -29,7 +29,7 @@ class Pair:
         size: Height and width of both.
         counts: Pixels of every label id, 256 int64.
         stored: Pixels of every number in the label file, see `Label`.
-        turned: The image says by EXIF that it is to be turned; it is not.
+        rotated: The image has an EXIF orientation, which is not applied.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Pair:
     size: tuple[int, int]
     counts: np.ndarray
     stored: Mapping[int, int]
-    turned: bool
+    rotated: bool
 
 
-def check_files(sample: Sample, rules: LabelRules) -> Pair:
+def check_files(sample: Sample, rules: LabelRules) -> ValidatedSample:
     """Reads the files of a sample.
 
     JPEG and PNG images are kept byte for byte, others become PNG; either way nothing is lost.
@@ -59,14 +59,14 @@ def check_files(sample: Sample, rules: LabelRules) -> Pair:
         label = read_label(file, rules)
     else:
         label = ids_of_numbers(sample.label.draw((height, width)), rules, file)
-    turned = _check_size(label.ids, (height, width), encoded, file)
+    rotated = _check_size(label.ids, (height, width), encoded, file)
     if not encoded.startswith(_KEPT):
         encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     stored = cv2.imencode(".png", label.ids)[1].tobytes()
-    return _pair(sample.name, encoded, stored, label, turned)
+    return _validated(sample.name, encoded, stored, label, rotated)
 
 
-def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str) -> Pair:
+def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str) -> ValidatedSample:
     """Checks a row of a MindRecord file, decoded as in training.
 
     Raises:
@@ -88,21 +88,23 @@ def check_row(name: str, data: bytes, label: bytes, rules: LabelRules, row: str)
             f"an image of mode {mode}, which training would read as luminance; expected class ids "
             "in an 8-bit grey PNG; convert the original files with dataset=folder",
         )
-    turned = _check_size(numbers, image.shape[:2], data, row)
-    return _pair(name, data, label, ids_of_numbers(numbers, rules, row), turned)
+    rotated = _check_size(numbers, image.shape[:2], data, row)
+    return _validated(name, data, label, ids_of_numbers(numbers, rules, row), rotated)
 
 
-def checked_row(name: str, data: bytes, label: bytes) -> Pair:
+def checked_row(name: str, data: bytes, label: bytes) -> ValidatedSample:
     """A row that has been checked when its file was prepared; the image is not decoded."""
     ids = decode_label(label)
-    turned = exif_orientation(data) != 1
-    return _pair(name, data, label, Label(ids, {}), turned)
+    rotated = exif_orientation(data) != 1
+    return _validated(name, data, label, Label(ids, {}), rotated)
 
 
-def _pair(name: str, data: bytes, encoded: bytes, label: Label, turned: bool) -> Pair:
+def _validated(
+    name: str, data: bytes, encoded: bytes, label: Label, rotated: bool
+) -> ValidatedSample:
     height, width = label.ids.shape
     counts = np.bincount(label.ids.ravel(), minlength=256)
-    return Pair(name, data, encoded, (height, width), counts, label.stored, turned)
+    return ValidatedSample(name, data, encoded, (height, width), counts, label.stored, rotated)
 
 
 def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
@@ -113,7 +115,7 @@ def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:
 
 
 def _check_size(ids: np.ndarray, size: tuple[int, ...], encoded: bytes, file: Path | str) -> bool:
-    """Whether EXIF would turn the image, on which the label is drawn as it is stored."""
+    """Whether the image has an EXIF orientation; the label must fit it as stored."""
     orientation = exif_orientation(encoded)
     if ids.shape != size:
         detail = f"image {size[0]}×{size[1]}, label {ids.shape[0]}×{ids.shape[1]} (height×width)"

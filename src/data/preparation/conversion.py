@@ -31,7 +31,7 @@ from src.data.mindrecord import (
     Row,
     write_mindrecord,
 )
-from src.data.preparation.checks import Pair, check_files, check_row
+from src.data.preparation.checks import ValidatedSample, check_files, check_row
 from src.data.preparation.inspection import validated_samples
 from src.data.preparation.label_statistics import LabelStatistics
 from src.data.preparation.labels import LabelRules, explain_ids
@@ -125,7 +125,7 @@ def scan_record(path: str | Path, directory: str | Path, rules: LabelRules) -> P
         log.info("reusing the report %s on %s: %d samples", cache, path, len(record))
         return PreparedSplit(path, read_json(cache))
 
-    def check(index: int) -> Pair:
+    def check(index: int) -> ValidatedSample:
         try:
             row = record[index]
         except UserError as error:
@@ -154,8 +154,8 @@ def _convert(
     started = time.monotonic()
     for stale in target.parent.glob(".*.tmp"):  # of killed conversions, since the lock is ours
         shutil.rmtree(stale, ignore_errors=True)
-    aside = target.with_name(f".{target.name}.tmp")
-    data = aside / "data.mindrecord"
+    temporary = target.with_name(f".{target.name}.tmp")
+    data = temporary / "data.mindrecord"
     check = partial(check_files, rules=rules)
     statistics = LabelStatistics(split, rules)
     listing = target.with_name(f"{_file_name(split)}-problems.txt")
@@ -163,27 +163,28 @@ def _convert(
     large = any(_may_be_large(sample.image) for sample in samples)
     page = LARGEST_PAGE if large else DEFAULT_PAGE
     try:
-        aside.mkdir()
+        temporary.mkdir()
         with closing(
             validated_samples(check, samples, statistics, f"split '{split}'", listing, explain)
-        ) as pairs:
-            rows = (Row(file_name=p.name, label=p.label, data=p.data) for p in pairs)
+        ) as validated:
+            rows = (Row(file_name=p.name, label=p.label, data=p.data) for p in validated)
             write_mindrecord(data, rows, page)
         report = _report(statistics, key)
-        write_json(aside / "report.json", report)
+        report_file = temporary / "report.json"
+        write_json(report_file, report)
         for file in (data, data.with_name(data.name + ".db")):
-            shutil.copymode(aside / "report.json", file)  # MindSpore leaves them to the owner only
+            shutil.copymode(report_file, file)  # MindSpore leaves them to the owner only
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
         shutil.rmtree(target, ignore_errors=True)  # a damaged one, or it would have been reused
-        os.replace(aside, target)
+        os.replace(temporary, target)
     except OSError as error:
         raise UserError(
             f"{target}: could not be written ({error}); make room, or choose another folder with "
             "dataset.prepared_dir"
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     seconds = time.monotonic() - started
     log.info("converted split '%s', %d samples in %.1f s: %s", split, len(samples), seconds, target)
     return PreparedSplit(target / data.name, report)
@@ -217,8 +218,8 @@ def _find(target: Path, key: str) -> PreparedSplit | None:
 
 def _fingerprint(rules: LabelRules, state: Sequence[Any]) -> str:
     palette = None if rules.palette is None else rules.palette.tolist()
-    told = (rules.num_classes, rules.ignore_index, palette, rules.void_ids, rules.ids)
-    content = [_FORMAT, told, state]
+    settings = (rules.num_classes, rules.ignore_index, palette, rules.void_ids, rules.ids)
+    content = [_FORMAT, settings, state]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -229,7 +230,7 @@ def _may_be_large(image: Path) -> bool:
     try:
         with Image.open(image) as opened:  # reads the header alone
             return 3 * opened.width * opened.height > DEFAULT_PAGE // 2
-    except (OSError, Image.DecompressionBombError):  # told with the other problems
+    except (OSError, Image.DecompressionBombError):  # reported with the other problems
         return False
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.data.preparation.checks import Pair, checked_row
+from src.data.preparation.checks import ValidatedSample, checked_row
 from src.data.preparation.label_statistics import LabelStatistics
 from src.data.preparation.labels import LabelRules
 from src.data.preparation.problem import Problem
@@ -20,19 +20,19 @@ T = TypeVar("T")
 
 
 def validated_samples(
-    check: Callable[[Any], Pair],
+    check: Callable[[Any], ValidatedSample],
     items: Sequence[Any],
     statistics: LabelStatistics,
     subject: str,
     listing: Path,
     explain: Callable[[Mapping[int, int]], str],
-) -> Generator[Pair, None, None]:
+) -> Generator[ValidatedSample, None, None]:
     """Yields the checked items until one has a problem, then looks for all other problems.
 
     Args:
-        check: Makes a pair of an item, or raises a `Problem`.
+        check: Validates an item, or raises a `Problem`.
         items: What to check.
-        statistics: Counts the pairs.
+        statistics: Counts the samples.
         subject: What the items are called, on the screen and in the message.
         listing: The file for all problems; absent if there are none.
         explain: Says of the pixels by number in the label files what is wrong with the numbers.
@@ -43,7 +43,7 @@ def validated_samples(
     problems: list[Problem] = []
     stored: Counter[int] = Counter()
 
-    def checked(item: Any) -> Pair | Problem:
+    def checked(item: Any) -> ValidatedSample | Problem:
         try:
             return check(item)
         except Problem as problem:
@@ -95,9 +95,9 @@ def report_rows(
     """The report on rows of files that have been prepared, see `LabelStatistics.report`."""
     statistics = LabelStatistics(split, rules)
 
-    def read(index: int) -> Pair:
+    def read(index: int) -> ValidatedSample:
         return checked_row(*rows[index])
 
-    for pair in map_ahead(read, range(len(rows)), available_cores()):
-        statistics.add(pair)
+    for sample in map_ahead(read, range(len(rows)), available_cores()):
+        statistics.add(sample)
     return statistics.report()

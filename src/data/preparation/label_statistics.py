@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from src.data.preparation.checks import Pair
+from src.data.preparation.checks import ValidatedSample
 from src.data.preparation.labels import LabelRules
 from src.data.sources.file_lists import few
 
@@ -27,19 +27,19 @@ class LabelStatistics:
         self._image_pixels = np.zeros(256, np.int64)
         self._names: Counter[str] = Counter()
         self._void: list[str] = []
-        self._turned: list[str] = []
+        self._rotated: list[str] = []
 
-    def add(self, pair: Pair) -> None:
+    def add(self, sample: ValidatedSample) -> None:
         """Counts a sample."""
-        self._sizes.append(pair.size)
-        self._pixels += pair.counts
-        self._images += pair.counts > 0
-        self._image_pixels[pair.counts > 0] += self._valid(pair.counts).sum()
-        self._names[pair.name] += 1
-        if self._valid(pair.counts).sum() == 0:
-            self._void.append(pair.name)
-        if pair.turned:
-            self._turned.append(pair.name)
+        self._sizes.append(sample.size)
+        self._pixels += sample.counts
+        self._images += sample.counts > 0
+        self._image_pixels[sample.counts > 0] += self._valid(sample.counts).sum()
+        self._names[sample.name] += 1
+        if self._valid(sample.counts).sum() == 0:
+            self._void.append(sample.name)
+        if sample.rotated:
+            self._rotated.append(sample.name)
 
     @property
     def valid_pixels(self) -> int:
@@ -92,7 +92,7 @@ class LabelStatistics:
     def _warnings(self, pixels: np.ndarray) -> list[str]:
         found = {
             "labels without a valid pixel": self._void,
-            "images that EXIF would turn, taken as stored": self._turned,
+            "images that EXIF would turn, taken as stored": self._rotated,
             "names that come more than once": [n for n, count in self._names.items() if count > 1],
         }
         warnings = [f"{what}: {few(names)}" for what, names in found.items() if names]

@@ -39,9 +39,9 @@ class LabelRules:
     Args:
         num_classes: Class ids are 0 to `num_classes` - 1.
         ignore_index: The id of void, and the number that stands for it in the files.
-        palette: N×3 uint8 RGB: the colours of the classes, further rows are colours of void. None
+        palette: N×3 uint8 RGB: the colours of the classes, more rows are colours of void. None
             takes VOC's.
-        void_ids: Further numbers that stand for void.
+        void_ids: Other numbers that stand for void.
         ids: The numbers that stand for the classes, in their order; None takes the class ids.
         prefix: What stands before the keys that an error suggests: `dataset=folder `, whose keys
             they are, where the layout has none of them.
@@ -155,8 +155,8 @@ def read_label(path: Path, rules: LabelRules) -> Label:
             f"dataset.source.palette=[{shown}], or save class ids as an 8-bit grey PNG",
         )
     else:
-        told = len(set(colors.values())) > 1  # a palette of one colour tells nothing
-        contradicted = image.mode == "P" and told and fits and by_color != by_number
+        varied = len(set(colors.values())) > 1  # a palette of one colour carries no information
+        contradicted = image.mode == "P" and varied and fits and by_color != by_number
     if contradicted:
         number = next(n for n in stored if by_color[n] != by_number[n])
         whose = "VOC's" if rules.palette is None else "dataset.source.palette's"

@@ -106,7 +106,7 @@ class AnnotationSource(FolderSource):
         """What labels stand for.
 
         Args:
-            labels: Those that there are, once for each file, told where nothing names the classes.
+            labels: Those in the files, once for each file; named if nothing lists the classes.
         """
         names = self.class_names
         if not names:

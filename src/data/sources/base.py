@@ -12,7 +12,7 @@ class Source:
 
     Attributes:
         class_names: Names in the order of the ids; None if the layout does not say.
-        palette: Class colours, C×3 uint8 RGB, further rows are colours of void; None takes VOC's.
+        palette: Class colours, C×3 uint8 RGB, more rows are colours of void; None takes VOC's.
         void_ids, ids: Numbers in label files that mean void, or the classes; see `LabelRules`.
         generated: True if the images are made, not photographed: ImageNet weights help little.
     """

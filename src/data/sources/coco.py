@@ -88,7 +88,7 @@ class CocoSource(AnnotationSource):
         patterns = _FILES if self.instances is None else (self.instances,)
         groups = [self._matching(pattern, "*") for pattern in patterns]
         files = next(filter(None, [*groups, self._all_files()]), None)
-        if files is None:  # told with the split
+        if files is None:  # reported with the split
             return None
         categories = _read(min(files, key=lambda file: file.stat().st_size)).categories
         left_out = {*self.void_labels, *self.skipped_labels}
@@ -165,8 +165,8 @@ class CocoAnnotation:
 
     def read_bytes(self) -> bytes:
         """See `Annotation.read_bytes`."""
-        told = (self.image, self.annotations, sorted(self.categories.items()), self.overlap)
-        return json.dumps([*told, repr(self.ids)]).encode()
+        content = (self.image, self.annotations, sorted(self.categories.items()), self.overlap)
+        return json.dumps([*content, repr(self.ids)]).encode()
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         """See `Annotation.draw`."""

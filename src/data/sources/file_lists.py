@@ -184,7 +184,7 @@ def _entry(line: str, origin: Path, root: Path, images: Files) -> Entry:
             f"{origin}: the line '{line}' lists a label {columns[1]}, which is not below {root}; "
             "add it, or list the image's name alone"
         )
-    return Entry(line)  # told with the other missing files
+    return Entry(line)  # reported with the other missing files
 
 
 def _find_image(text: str, root: Path, images: Files) -> Entry | None:

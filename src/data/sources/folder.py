@@ -51,7 +51,7 @@ class FolderSource(Source):
         void_ids: Numbers in the label files that mean void, beside `ignore_index`.
         ids: Those that mean the classes, in their order; None takes those of the table of classes,
             else 0, 1, 2 …
-        origin: Where to get the dataset, told when `root` is absent.
+        origin: Where to get the dataset, for the error when `root` is absent.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class FolderSource(Source):
         """The list files by split.
 
         Beside the folders a text file is one if it begins with an image, or bears the name asked
-        for: an empty train.txt is a mistake to be told, not a file to be overlooked.
+        for: an empty train.txt is a mistake to be reported, not a file to be ignored.
         """
         texts = [p for p in sorted(self.folder.glob("*.txt")) if p.name != "classes.txt"]
         texts = [p for p in texts if p.stem == split or self._is_list(p, images)]
@@ -245,7 +245,7 @@ class FolderSource(Source):
         count = max(1, round(val_fraction * len(names)))
         log.info(
             "%s has no split lists: %d train and %d val samples drawn (split_seed=%d, "
-            "val_fraction=%g); train.txt and val.txt in it would settle them",
+            "val_fraction=%g); train.txt and val.txt in it would define them",
             self.folder,
             len(names) - count,
             count,

@@ -73,7 +73,7 @@ class ShapesSource(FolderSource):
         super().__init__(Path(root) / folder, "JPEGImages", "SegmentationClass", val_fraction=None)
 
     def prepare(self) -> None:
-        """Writes the folder aside and renames it; does nothing when it is there.
+        """Writes a temporary folder and renames it; does nothing if the folder exists.
 
         Raises:
             UserError: The folder cannot be written.
@@ -94,13 +94,13 @@ class ShapesSource(FolderSource):
         return (self.root / _MANIFEST).is_file()
 
     def _generate(self) -> None:
-        aside = self.root.with_name(f".{self.root.name}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)  # of a killed run: the lock is ours
+        temporary = self.root.with_name(f".{self.root.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run: the lock is ours
         try:
-            self._write(aside)
-            os.rename(aside, self.root)
+            self._write(temporary)
+            os.rename(temporary, self.root)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         log.info("shapes: wrote %s images to %s", sum(self.counts.values()), self.root)
 
     def _write(self, folder: Path) -> None:
