@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.cli.command import compose_config
-from src.report.__main__ import _parse as parse_report
+from src.report.__main__ import parse_arguments as parse_report
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

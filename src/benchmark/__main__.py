@@ -24,7 +24,7 @@ NAMES = ("model", *NETWORK, *OTHERS)
 @command("benchmark")
 def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
     """Measures what `only` names, prints the tables, writes the JSON file."""
-    names = _names(cfg.only)
+    names = chosen_names(cfg.only)
     if cfg.dataset.crop_size is None:
         raise UserError("dataset.crop_size=null: steps are measured at one size; give [H,W]")
     save_resolved(cfg, run)
@@ -54,8 +54,8 @@ def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
     log.info("the numbers: %s", paths[-1])
 
 
-def _names(only: Any) -> list[str]:
-    """The names of the measurements, in order."""
+def chosen_names(only: Any) -> list[str]:
+    """The names of the measurements that `only` chooses, in their fixed order."""
     chosen = NAMES if only is None else list(only) if isinstance(only, ListConfig) else [only]
     for name in chosen:
         if name not in NAMES:

@@ -25,7 +25,7 @@ from src.utils.versions import version
 log = logging.getLogger(__name__)
 
 GRAPHS = "graphs"  # their folder in the user's cache
-_KEPT = 32  # graphs; of more, the one whose last use lies back furthest goes
+KEPT = 32  # graphs; of more, the one whose last use lies back furthest goes
 _CONTEXT = ("mode", "device_target", "jit_level", "runtime_num_threads")
 
 _served = False  # this process
@@ -82,7 +82,7 @@ def _keep(made: Path, path: Path) -> None:
     except OSError as error:  # another process was first
         log.debug("%s: the graph is not kept: %s", path, error)
         return
-    for graph in kept[:-_KEPT]:
+    for graph in kept[:-KEPT]:
         shutil.rmtree(graph, ignore_errors=True)
 
 

@@ -148,8 +148,8 @@ class Segmenter:
         if self.window is None:
             return self._infer(self._padded(image), "probabilities")[0, :, :height, :width]
         total, count = None, np.zeros((height, width), np.float32)
-        for top in _starts(height, self.window[0], self.overlap):
-            for left in _starts(width, self.window[1], self.overlap):
+        for top in window_starts(height, self.window[0], self.overlap):
+            for left in window_starts(width, self.window[1], self.overlap):
                 region = np.s_[top : top + self.window[0], left : left + self.window[1]]
                 part = self._infer(self._padded(image[region]), "probabilities")[0]
                 if total is None:
@@ -184,7 +184,7 @@ class Segmenter:
             self.network.set_train(training)
 
 
-def _starts(size: int, window: int, overlap: float) -> list[int]:
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
     """First pixels of the windows that cover `size`; the last one ends at the border."""
     if size <= window:
         return [0]

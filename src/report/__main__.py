@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: An argument is not understood, or there are no runs.
     """
-    root, output = _parse([argument for argument in arguments if argument != "--open"])
+    root, output = parse_arguments([argument for argument in arguments if argument != "--open"])
     if output.parent.is_dir() and not os.access(output.parent, os.W_OK):
         raise UserError(f"{output.parent}: not writable; give output=FILE.html in another folder")
     overview = Overview.of(read_runs(root))
@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> None:
         console.print("no browser can be started here: open the page by hand")
 
 
-def _parse(arguments: list[str]) -> tuple[Path, Path]:
+def parse_arguments(arguments: list[str]) -> tuple[Path, Path]:
+    """The folder of the runs and the HTML file to write."""
     root, output = Path("experiments"), None
     for argument in arguments:
         key, equals, value = argument.partition("=")

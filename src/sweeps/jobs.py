@@ -70,7 +70,7 @@ class SweepDirectory:
     """Claims a directory for one sweep; its jobs lie in `0/`, `1/` … below it.
 
     Args:
-        path: The directory.
+        path: The directory; the object holds its lock.
         common: Overrides that all jobs are given; of a resumed sweep those of its start count.
         config: The config of the sweep, as YAML.
         resumed: The directory holds a sweep, and this process goes on with it.
@@ -95,7 +95,7 @@ class SweepDirectory:
         key = "resume_sweep" if resumed else "hydra.sweep.dir"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._held = hold(path, key)
+            self.lock = hold(path, key)
         except OSError as error:
             raise UserError(f"{key}={path}: not writable ({error.strerror})") from error
         if resumed:

@@ -24,7 +24,7 @@ STUDY = "study.journal"
 
 
 class Search(Watcher):
-    """Asks a study for jobs, reports their validations to it and tells it what came out.
+    """Asks an Optuna study for jobs and reports their validations and outcomes to it.
 
     A trial has its job's number. Trials that were at work when the search was cut off go on with
     their jobs.
@@ -55,23 +55,23 @@ class Search(Watcher):
         self._n_trials = n_trials
         storage = _storage(sweep.path / STUDY)
         arguments = {"storage": storage, "study_name": "sweep", "pruner": pruner}
-        self._study = optuna.create_study(**arguments, direction=direction, load_if_exists=True)
-        done = len(self._study.trials)
-        self._study.sampler = sampler(seed=seed + done)  # the same seed would repeat the beginning
+        self.study = optuna.create_study(**arguments, direction=direction, load_if_exists=True)
+        done = len(self.study.trials)
+        self.study.sampler = sampler(seed=seed + done)  # the same seed would repeat the beginning
         self._trials: dict[int, Trial] = {}
         self._answered: dict[int, set[int]] = {}  # epochs by job
 
     def jobs(self) -> Iterator[Job]:
         """The jobs, each chosen when it is asked for, by what is known then."""
-        for left in self._study.get_trials(states=(TrialState.RUNNING,)):
-            yield self._job(Trial(self._study, left._trial_id))
-        while len(self._study.trials) < self._n_trials:
-            yield self._job(self._study.ask(self._space))
+        for left in self.study.get_trials(states=(TrialState.RUNNING,)):
+            yield self._job(Trial(self.study, left._trial_id))
+        while len(self.study.trials) < self._n_trials:
+            yield self._job(self.study.ask(self._space))
 
     def _job(self, trial: Trial) -> Job:
         self._trials[trial.number] = trial
         while len(self._sweep.jobs) <= trial.number:  # killed between study and job list
-            known = self._study.trials[len(self._sweep.jobs)]
+            known = self.study.trials[len(self._sweep.jobs)]
             self._sweep.add([f"{key}={value}" for key, value in known.params.items()])
         job = self._sweep.jobs[trial.number]
         if not job.has_begun:
@@ -79,9 +79,9 @@ class Search(Watcher):
         return job
 
     def look(self, job: Job) -> None:
-        """Passes new validations on and answers them."""
+        """Reports new validations to the study and writes its decisions (prune or not)."""
         trial = self._trials[job.number]
-        reported = self._study.trials[job.number].intermediate_values
+        reported = self.study.trials[job.number].intermediate_values
         answered = self._answered.setdefault(job.number, set(reported))
         for report in _reports(job.path / REPORTS):
             epoch, value = report["epoch"], report["value"]
@@ -95,17 +95,17 @@ class Search(Watcher):
             write_json(job.path / VERDICT, {"epoch": epoch, "prune": prune})
 
     def ended(self, job: Job) -> None:
-        """Tells the study; of an interrupted job nothing, as it is to go on."""
+        """Reports the outcome to the study, unless the job was interrupted: it will be resumed."""
         self.look(job)
         if job.status == "interrupted":
             return
         result = Result.of(job)
         if result.run.status == "pruned":
-            self._study.tell(job.number, state=TrialState.PRUNED)
+            self.study.tell(job.number, state=TrialState.PRUNED)
         elif result.run.status == "completed" and math.isfinite(result.value):
-            self._study.tell(job.number, result.value)
+            self.study.tell(job.number, result.value)
         else:
-            self._study.tell(job.number, state=TrialState.FAIL)
+            self.study.tell(job.number, state=TrialState.FAIL)
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:

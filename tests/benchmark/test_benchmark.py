@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.benchmark import model
-from src.benchmark.__main__ import NAMES, _names
+from src.benchmark.__main__ import NAMES, chosen_names
 from src.cli.command import compose_config
 from src.utils.errors import UserError
 
@@ -31,11 +31,14 @@ def test_multiply_accumulates_are_those_of_all_convolutions():
 
 
 def test_only_takes_a_name_or_a_list_and_keeps_the_order():
-    assert _names(None) == list(NAMES)
-    assert _names("model") == ["model"]
-    assert _names(OmegaConf.create(["inference", "train_step"])) == ["train_step", "inference"]
+    assert chosen_names(None) == list(NAMES)
+    assert chosen_names("model") == ["model"]
+    assert chosen_names(OmegaConf.create(["inference", "train_step"])) == [
+        "train_step",
+        "inference",
+    ]
     with pytest.raises(UserError, match="only=inferense: no such.*did you mean 'inference'"):
-        _names("inferense")
+        chosen_names("inferense")
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

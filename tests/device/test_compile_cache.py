@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
-from src.device.compile_cache import _KEPT, fingerprint
+from src.device.compile_cache import KEPT, fingerprint
 
 X = Tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
 
@@ -168,13 +168,13 @@ def test_training_by_a_kept_graph_is_the_same_to_the_bit(graphs, train):
 
 @pytest.mark.slow
 def test_a_damaged_graph_is_compiled_anew_and_the_oldest_goes(graphs, train):
-    for i in range(_KEPT):
+    for i in range(KEPT):
         (graphs / f"{i:02}").mkdir(parents=True)
         os.utime(graphs / f"{i:02}", (1000 + i, 1000 + i))
     os.utime(graphs / "00", (5000, 5000))  # used again
     _, expected = train("cached", 0.01)
     names = {path.name for path in graphs.iterdir()}
-    assert len(names) == _KEPT and "00" in names and "01" not in names
+    assert len(names) == KEPT and "00" in names and "01" not in names
     (file,) = graphs.rglob("*.mindir")
     size = file.stat().st_size
     file.chmod(0o600)

@@ -78,7 +78,7 @@ def test_wandbs_own_variables_are_obeyed_unless_the_command_line_says_otherwise(
     for arguments, project in ([], "of-env"), (["logger.wandb.project=mine"], "mine"):
         wanted = ["logger=wandb", f"output_dir={tmp_path}/run", *arguments]
         logger = started(instantiate(compose_config("train", wanted).logger.wandb))
-        run = logger._run
+        run = wandb.run
         assert (run.project, run.entity, run.tags) == (project, "team", ("a", "b"))
         logger.close("completed")
     wandb.teardown()
@@ -120,8 +120,8 @@ class Broken:
 def test_when_wandb_dies_the_run_goes_on_and_is_told_once(tmp_path, monkeypatch, caplog, first):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(logging.getLogger("src"), "propagate", True)
+    monkeypatch.setattr(WandbLogger, "open", lambda *_: Broken())
     logger = started(WandbLogger(tmp_path, "project"))
-    logger._run = Broken()
     if first == "log":
         logger.log({"train/loss": 1.0}, epoch=1, step=1)
         assert logger.run_id is None

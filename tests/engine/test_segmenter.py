@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 from omegaconf import OmegaConf
 
 from src.cli.command import compose_config
-from src.engine.segmenter import Segmenter, _starts, arg_max
+from src.engine.segmenter import Segmenter, arg_max, window_starts
 from src.utils.errors import UserError
 from src.utils.normalization import Normalization
 
@@ -85,10 +85,10 @@ def test_windows_cover_everything_and_agree_with_the_whole_for_a_pixelwise_netwo
 
 
 def test_window_starts_by_hand():
-    assert _starts(32, 32, 0.5) == [0]
-    assert _starts(20, 32, 0.5) == [0]
-    assert _starts(70, 32, 0.5) == [0, 16, 32, 38]
-    assert _starts(64, 32, 0.0) == [0, 32]
+    assert window_starts(32, 32, 0.5) == [0]
+    assert window_starts(20, 32, 0.5) == [0]
+    assert window_starts(70, 32, 0.5) == [0, 16, 32, 38]
+    assert window_starts(64, 32, 0.0) == [0, 32]
 
 
 def test_a_mirror_image_is_turned_back_before_averaging():

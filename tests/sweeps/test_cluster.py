@@ -45,14 +45,20 @@ def test_a_job_whose_time_is_up_while_it_is_waited_for_saves_and_is_queued_again
 ):
     monkeypatch.chdir(tmp_path)
     command = [sys.executable, "-c", JOB]
-    monkeypatch.setattr(cluster, "start", lambda job, environment: subprocess.Popen(command))
+    started = []
+
+    def start(job, environment):
+        started.append(subprocess.Popen(command))
+        return started[0]
+
+    monkeypatch.setattr(cluster, "start", start)
     submission = cluster.Submission(job(tmp_path), {}, str(tmp_path))
     again = []
 
     def time_is_up():
         while not (tmp_path / "begun").exists():
             time.sleep(0.02)
-        for pid in (submission._process.pid, os.getpid()):  # as SLURM does
+        for pid in (started[0].pid, os.getpid()):  # as SLURM does
             os.kill(pid, signal.SIGUSR2)
 
     before = signal.signal(signal.SIGUSR2, lambda *_: again.append(submission.checkpoint()))

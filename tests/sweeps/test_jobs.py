@@ -17,7 +17,7 @@ def sweep(path, *task, hydra=(), resumed=False):
 def test_jobs_and_what_is_common_to_them_are_remembered(tmp_path):
     first = sweep(tmp_path / "s")
     first.add(["model=fcn8s"], ["model=fcn16s"])
-    first._held.release()
+    first.lock.release()
     again = SweepDirectory(tmp_path / "s", [], "", resumed=True)
     assert [job.alone() for job in again.jobs] == [
         ["seed=1", "model=fcn8s"], ["seed=1", "model=fcn16s"],
@@ -44,7 +44,7 @@ def test_two_processes_never_work_on_one_sweep(tmp_path):
     held = sweep(tmp_path / "s")
     with pytest.raises(UserError, match="resume_sweep=.*another process is at work"):
         sweep(tmp_path / "s", resumed=True)
-    held._held.release()
+    held.lock.release()
     sweep(tmp_path / "s", resumed=True)
 
 

@@ -37,7 +37,7 @@ def verdict(job):
 
 
 def states(path):
-    trials = search(path, resumed=True)[1]._study.trials
+    trials = search(path, resumed=True)[1].study.trials
     return [trial.state for trial in trials]
 
 
@@ -98,7 +98,7 @@ def test_a_value_that_is_no_number_is_answered_and_told_nobody(tmp_path):
     reports(job, float("nan"))
     found.look(job)
     assert verdict(job) == {"epoch": 1, "prune": False}
-    assert found._study.trials[0].intermediate_values == {}
+    assert found.study.trials[0].intermediate_values == {}
 
 
 def test_outcomes_are_told_and_failed_trials_have_no_value(tmp_path):
@@ -111,7 +111,7 @@ def test_outcomes_are_told_and_failed_trials_have_no_value(tmp_path):
     found.ended(finish(third, 0.2, reason="pruned by the search: …"))
     found.ended(finish(next(jobs), None))  # never validated
     assert next(jobs, None) is None
-    sweep._held.release()
+    sweep.lock.release()
     assert states(tmp_path / "s") == [
         TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL,
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trials_that_were_at_work(tmp_
     found.ended(finish(next(jobs), 0.7))
     at_work = next(jobs)
     found.ended(finish(at_work, 0.1, "interrupted"))
-    sweep._held.release()
+    sweep.lock.release()
     with open(tmp_path / "s" / STUDY, "a") as file:
         file.write('{"op_code": 5, "tri')  # killed within a line
 
@@ -141,7 +141,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trials_that_were_at_work(tmp_
 def test_a_job_that_the_list_had_no_time_for_is_known_from_the_study(tmp_path):
     sweep, found = search(tmp_path / "s")
     asked = next(found.jobs())
-    sweep._held.release()
+    sweep.lock.release()
     (tmp_path / "s" / "jobs.json").write_text('{"common": [], "jobs": []}')
     again = next(search(tmp_path / "s", resumed=True)[1].jobs())
     assert again == asked

