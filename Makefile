@@ -86,7 +86,7 @@ test-notebook: $(STAMP)+notebook  ## Execute the notebooks of examples/, each in
 
 test-mlflow: $(STAMP)  ## Runs logged to an MLflow server, in an environment made for it; MLFLOW=FILE takes one that is there
 	$(MAKE) --no-print-directory setup EXTRAS=mlflow
-	MLFLOW=$(MLFLOW) $(RUN) pytest -v tests/engine/mlflow_server.py $(ARGS)
+	MLFLOW=$(MLFLOW) $(RUN) pytest -v tests/engine/loggers/mlflow_server.py $(ARGS)
 
 test-slurm: $(STAMP)  ## Sweeps on a SLURM cluster of one node, started for it; wants slurm-wlm and munge
 	$(RUN) pytest -v --durations=0 tests/slurm/slurm_sweeps.py $(ARGS)

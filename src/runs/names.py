@@ -1,10 +1,6 @@
 """Names of runs and weights in titles."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_name(directory: Path) -> str:

@@ -17,7 +17,7 @@ import urllib.request
 import pytest
 
 from tests import ROOT
-from tests.engine.test_mlflow import *  # noqa: F403
+from tests.engine.loggers.test_mlflow import *  # noqa: F403
 from tests.integration.dataset import make_dataset
 
 pytestmark = pytest.mark.timeout(900)
