@@ -13,7 +13,7 @@ log = logging.getLogger("src.eval")  # __name__ is __main__ here
 @command("eval", from_checkpoint=True)
 def evaluate(cfg: DictConfig, run: RunDirectory) -> None:
     """Evaluates at native resolution, prints the tables, writes `eval.json`."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
     from src.engine.callbacks.figures import evaluation_figures
     from src.engine.trainer import Trainer
     from src.runs.names import weights_name

@@ -16,7 +16,7 @@ log = logging.getLogger("src.export")  # not __name__, which is __main__ here
 @command("export", from_checkpoint=True)
 def export(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes the file, compares it with the network, writes `export.json` beside the log."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
     from src.exporting.exporter import Exporter, check_output
     from src.exporting.specification import Specification
     from src.utils.files import write_json

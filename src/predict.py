@@ -16,7 +16,7 @@ log = logging.getLogger("src.predict")  # __name__ is __main__ here
 @command("predict", from_checkpoint=True)
 def predict(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes class ids, palette picture and overlay of every image and frame, at its own size."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
     from src.data.images import find_files, read_file
     from src.engine.trainer import Trainer
 

@@ -9,7 +9,7 @@ from src.runs.directory import RunDirectory
 @command("prepare")
 def prepare(cfg: DictConfig, run: RunDirectory) -> None:
     """Fetches or makes the dataset, converts its splits, prints and writes their reports."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
     from src.utils.files import write_json
 
     data = build.datamodule(cfg)

@@ -14,7 +14,7 @@ log = logging.getLogger("src.preview")  # __name__ is __main__ here
 @command("preview")
 def preview(cfg: DictConfig, run: RunDirectory) -> None:
     """Writes `preview.png`: the first training samples of epoch 1, augmented, in true colours."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
     from src.visualization.sheets import Classes, Crop, draw_crops
 
     if cfg.count < 1:

@@ -13,7 +13,7 @@ from src.utils.console import console
 @command("train", resumable=True)
 def train(cfg: DictConfig, run: RunDirectory) -> None:
     """Prepares the data if needed, trains, validates, keeps best and last weights."""
-    from src.cli import build  # brings MindSpore
+    from src.cli import build  # imports MindSpore
 
     build.setup(cfg)
     data = build.datamodule(cfg)

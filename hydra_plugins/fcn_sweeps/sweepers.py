@@ -163,7 +163,7 @@ class OptunaSweeper(JobSweeper):
         return space
 
     def search(self, sweep: SweepDirectory, space: dict[str, Any]) -> tuple[Iterator[Job], Watcher]:
-        from src.sweeps.search import Search  # brings Optuna
+        from src.sweeps.search import Search  # imports Optuna
 
         direction = {"max": "maximize", "min": "minimize"}[self.config.trainer.monitor_mode]
         search = Search(sweep, space, direction, **self._choice)

@@ -65,10 +65,10 @@ def chosen_names(only: Any) -> list[str]:
 
 
 def _add_shares(measured: dict[str, Any], found: dict[str, Any], training: bool) -> None:
-    """What convolutions, by plain sums, would take of the rates of SGEMM and of memory.
+    """Adds the shares of the SGEMM rate and of memory bandwidth that direct convolutions would use.
 
-    Those after Winograd take a quarter of the multiplications, so the share may exceed one. Maps
-    are counted as read and written once by each layer.
+    Winograd's need a quarter of the multiplications, so the share may exceed one. Maps are counted
+    as read and written once by each layer.
     """
 
     def per_second(what: str) -> float:

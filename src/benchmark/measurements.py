@@ -1,4 +1,4 @@
-"""The measurements and their results, a dict a measurement as in the JSON file."""
+"""The measurements; each returns a dict, as it stands in the JSON file."""
 
 import importlib.util
 import logging
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "src.benchmark"
 LAYOUTS = ("contiguous", "channels_last")  # of PyTorch's tensors
-# With these, glibc's malloc keeps what is freed. As installed, pages of PyTorch's tensors are
-# cleared at every step, two fifths of its time where page faults are dear; MindSpore has a pool.
+# With these, glibc's malloc keeps freed memory. By default, pages of PyTorch's tensors are cleared
+# at every step, up to two fifths of its time; MindSpore has a memory pool.
 KEEPING = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -90,8 +90,8 @@ def evaluation(cfg: DictConfig) -> Measured:
 def trainer_overhead(cfg: DictConfig) -> Measured:
     """`Trainer.fit` beside `mindspore.train.Model.train`, a step of a small network.
 
-    The ratio gives both the same time in the step itself, which is the same graph: from run to run
-    it varies by a tenth, ten times what the trainer takes beside it.
+    For the ratio, both get the same time for the step itself, which is the same graph: it varies by
+    a tenth from run to run, ten times the trainer's overhead.
     """
     contenders = {name: Contender(f"{HERE}.overhead.{name}") for name in ("trainer", "bare")}
     results = race(contenders, cfg, cfg.steps)
@@ -104,12 +104,12 @@ def trainer_overhead(cfg: DictConfig) -> Measured:
 
 
 def first_step(cfg: DictConfig) -> Measured:
-    """What the first training step takes beyond a later one: compiled, and from a kept graph."""
+    """How much longer the first training step takes than later ones: compiled, and from cache."""
     from src.device.compile_cache import GRAPHS  # imports MindSpore
 
     cache = user_cache()
     with tempfile.TemporaryDirectory() as folder:
-        mirror = Path(folder) / cache.name  # what else is kept, such as kernels, stays in use
+        mirror = Path(folder) / cache.name  # other cached files, such as kernels, stay in use
         mirror.mkdir()
         for path in cache.glob("*"):
             if path.name != GRAPHS:

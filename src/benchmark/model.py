@@ -12,11 +12,11 @@ from src.cli import build
 
 
 def count(cfg: DictConfig) -> Work:
-    """`parameters`, and of one image of `height` × `width` what its convolutions take, forward.
+    """`parameters`, and the forward cost of the convolutions for an image of `height` × `width`.
 
     `macs` are multiply-accumulates, `bytes` the float32 maps that are read and written;
-    `first_macs` and `first_bytes` those of the layers that see the image, which need no gradient
-    of their input.
+    `first_macs` and `first_bytes` those of layers on the image itself, which need no gradient of
+    their input.
     """
     cfg.device.mode = "pynative"  # hooks are called in eager mode alone
     build.setup(cfg)

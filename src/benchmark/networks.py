@@ -1,4 +1,4 @@
-"""Ours: a training step and inference on random tensors; the rates that bound them."""
+"""This project's training step and inference on random tensors; the rates that bound them."""
 
 import os
 import time
@@ -33,7 +33,7 @@ def train_step(cfg: DictConfig, cache_graph: bool = False) -> Work:
 
 
 def cached_train_step(cfg: DictConfig) -> Work:
-    """The same, its graph taken from the graphs that are kept, or kept with them."""
+    """The same, with the graph from the compile cache, or added to it."""
     return train_step(cfg, cache_graph=True)
 
 
@@ -107,7 +107,7 @@ def copying(cfg: DictConfig, megabytes: int = 512) -> Work:
 
 
 def parameter_count(network: nn.Cell) -> int:
-    """Numbers that training changes."""
+    """The number of trainable values."""
     return sum(parameter.size for parameter in network.trainable_params())
 
 

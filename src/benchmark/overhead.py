@@ -26,7 +26,7 @@ from src.metrics import ConfusionMatrix
 from src.utils.normalization import IMAGENET_RGB
 
 STEPS, VALIDATED = 60, 4
-# Steps of about a tenth of a second on a CPU, so that what comes on top of them shows
+# Steps of about a tenth of a second on a CPU, short enough for the overhead to show
 SETTING = [
     "model/backbone=compact",
     "dataset.batch_size=4",
@@ -36,7 +36,7 @@ SETTING = [
 
 
 class _Clock:
-    """Adds up the seconds that functions take, calls within calls once."""
+    """Adds up the seconds spent in functions; nested calls count once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -58,10 +58,10 @@ class _Clock:
 
 
 class _Stopwatch(ms.train.Callback):
-    """Times an epoch's steps from end to end, the first one, which compiles, left out.
+    """Times the steps of an epoch, except the first, which compiles.
 
     Args:
-        step: Adds up the seconds that the network, its gradient and the optimiser take.
+        step: The clock around the network, its gradient and the optimizer.
     """
 
     def __init__(self, step: "_Clock") -> None:
@@ -117,7 +117,7 @@ def trainer(cfg: DictConfig) -> Work:
     facts: dict[str, Any] = {}
 
     def run() -> float:
-        gc.collect()  # of the fit before; amid the steps of this one it takes seconds
+        gc.collect()  # of the previous fit; during the steps of this one it would take seconds
         stopwatch, validation, saving = _Stopwatch(fit.clock), _Clock(), _Clock()
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             fit.cfg.output_dir = folder
@@ -151,7 +151,7 @@ def bare(cfg: DictConfig) -> Work:
 
 
 def _summarized(stopwatch: _Stopwatch, facts: dict[str, Any]) -> float:
-    """Adds the least time that a step took, and that went by beside it; returns the whole."""
+    """Adds the shortest time of a step, and of the overhead beside it; returns their sum."""
     whole, step = stopwatch.seconds
     for name, seconds in (("step_seconds", step), ("beside_seconds", whole - step)):
         facts[name] = min(seconds, facts.get(name, seconds))

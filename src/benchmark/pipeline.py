@@ -23,7 +23,7 @@ SAMPLES = 64  # images that a run reads
 
 
 def datamodule(cfg: DictConfig) -> SegDataModule:
-    """The configured dataset, or made images of VOC's size where its files are not at hand."""
+    """The configured dataset, or generated images of VOC's size if its files are absent."""
     cfg.dataset.limit_samples = SAMPLES
     generated = cfg.dataset.source._target_.endswith("ShapesSource")
     if generated or Path(cfg.dataset.root).exists():
@@ -74,7 +74,7 @@ def data(cfg: DictConfig) -> Work:
 
 
 class ReadyLogits(Segmenter):
-    """A segmenter that costs what one does apart from its network: it has random logits ready."""
+    """A segmenter without a network: it returns random logits that are prepared once."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(nn.Cell(), IMAGENET_RGB)

@@ -1,8 +1,8 @@
 """What a training on many cards needs: `python -m src.benchmark.scaling FILE.json …`.
 
-Reckoned from what `python -m src.benchmark` has measured (parameters and multiply-accumulates, the
-time to decode and augment an image) and from what a card and its links do, which is assumed and
-can be given. Prints the tables of docs/scaling.md.
+Estimated from measurements of `python -m src.benchmark` (parameters and multiply-accumulates, the
+time to decode and augment an image) and from assumed rates of a card and its links, which can be
+given. Prints the tables of docs/scaling.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ BACKWARD = 2 / 3  # of a step's arithmetic; sending can hide behind it
 
 @dataclass(frozen=True)
 class Cluster:
-    """Cards, links and data, as they are assumed."""
+    """Assumed cards, links and data."""
 
     cards: int = 64
     tflops: float = 100  # that a card sustains in half precision
@@ -87,7 +87,7 @@ def demand_table(models: Sequence[dict[str, Any]], decode: float, cluster: Clust
 
 
 def exchange_table(models: Sequence[dict[str, Any]], cluster: Cluster) -> str:
-    """What the links make of a step, and where more cards no longer help."""
+    """The effect of the links on a step, and where more cards no longer help."""
     rows = [
         "| network, gradients | link a card | arithmetic | exchange | efficiency, hidden |"
         " batch a card for 90 % | cards at 64 images a step |",

@@ -16,8 +16,8 @@ RIVALS = {
     "kept_graph": "kept graph",
 }
 NOTES = {
-    "pytorch_keeping": "kept: with a malloc that keeps freed memory, as MindSpore's pool does",
-    "bare": "Model.train: the ratio is with equal time in the step itself, which is the same",
+    "pytorch_keeping": "kept: with a malloc that keeps freed memory, like MindSpore's pool",
+    "bare": "Model.train: the ratio assumes equal time for the step itself, which is the same",
 }
 LAYOUTS = {"contiguous": "NCHW", "channels_last": "NHWC"}
 

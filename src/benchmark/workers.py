@@ -199,9 +199,9 @@ class _Racer:
 def _serve(pipe: Connection, target: str, cfg: dict[str, Any], warm_up: bool) -> None:
     """The contender's process: sets up, warms up, and runs as often as it is asked to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    end_with_parent(signal.SIGKILL)  # one that is halted would not notice its end
+    end_with_parent(signal.SIGKILL)  # a stopped process would not notice that
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # bars and logs of what is measured
+    for stream in (1, 2):  # progress bars and logs of the measured code
         os.dup2(nowhere, stream)
     try:
         work = get_object(target)(OmegaConf.create(cfg))

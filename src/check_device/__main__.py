@@ -25,7 +25,7 @@ log = logging.getLogger("src.check_device")  # __name__ is __main__ here
 @command("check_device")
 def check_device(cfg: DictConfig, run: RunDirectory) -> None:
     """Checks what `only` names, prints the table, writes the JSON file; fails where a check did."""
-    from src.check_device import catalogue, collectives, runner  # they bring MindSpore
+    from src.check_device import catalogue, collectives, runner  # imports MindSpore
     from src.check_device.table import table
 
     alone = this_process().world_size == 1
@@ -46,7 +46,7 @@ def check_device(cfg: DictConfig, run: RunDirectory) -> None:
                 results.append(result)
                 bar.advance(task)
     finally:
-        if run.is_main_process:  # of a device that cannot be had, too
+        if run.is_main_process:  # also if the device is not available
             file = _write(results, cfg, run.path)
     if run.is_main_process:
         console.print(table(_title(cfg), results))
@@ -61,7 +61,7 @@ def _title(cfg: DictConfig) -> str:
 
 
 def _write(results: Sequence["Result"], cfg: DictConfig, folder: Path) -> Path:
-    """Writes the JSON file, into the run's directory and where it is wanted."""
+    """Writes the JSON file into the run's directory, and to `output` if that is given."""
     content = {
         "device": OmegaConf.to_container(cfg.device),
         "checks": [result.as_dict() for result in results],
@@ -74,16 +74,16 @@ def _write(results: Sequence["Result"], cfg: DictConfig, folder: Path) -> Path:
 
 
 def _conclude(results: Sequence["Result"], file: Path) -> None:
-    """Says what failed; the command then fails, too."""
+    """Logs what failed; the command then fails, too."""
     failed = [result for result in results if result.failed]
     for result in failed:
         log.error("%s: %s", result.name, result.error or "differs by more than is allowed")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(results)} checks failed; a report of the bug wants {file} and "
+            f"{len(failed)} of {len(results)} checks failed; to report a bug, attach {file} and "
             "the logs of this run"
         )
-    log.info("all that was checked is right; the numbers: %s", file)
+    log.info("all checks passed; the numbers: %s", file)
 
 
 def _groups(only: str | ListConfig | None, known: Sequence[str]) -> Sequence[str]:

@@ -11,9 +11,9 @@ MODULES = ("te", "hccl")
 
 
 def import_modules() -> Arrays:
-    """Imports them: the compiler of operators, and what connects processes."""
+    """Imports them: the operator compiler and the communication library."""
     if ms.get_context("device_target") != "Ascend":
         raise NotSupported("CANN is for Ascend")
-    for name in MODULES:  # each wants packages of the index, of versions of its own
+    for name in MODULES:  # each needs certain packages, in certain versions
         importlib.import_module(name)
     return {"missing": np.zeros(1)}

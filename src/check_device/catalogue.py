@@ -1,4 +1,4 @@
-"""All checks of a device by itself, and how far each may be off."""
+"""All checks of a single device, and the difference allowed in each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,18 +15,18 @@ GROUPS = (
 )  # fmt: skip
 
 FLOAT16, BFLOAT16 = 5e-2, 2e-1
-COMPILING = 0.5  # seconds that no image takes for its size alone, and no graph is compiled within
+COMPILING = 0.5  # seconds; compiling takes longer, a new image size alone does not
 
 
 def elementwise(target: str) -> float:
-    """What float32 may be off where nothing but sums, exponentials and the like is computed."""
+    """The allowed difference in float32 of sums, exponentials and the like."""
     return 1e-5 if target == "CPU" else 1e-3
 
 
 def products(target: str) -> float:
-    """What float32 may be off after convolutions.
+    """The allowed difference in float32 after convolutions.
 
-    Accelerators round their factors to 10 or 11 bits: TF32 on GPU, HF32 or float16 on Ascend.
+    Accelerators round the factors to 10 or 11 bits: TF32 on GPU, HF32 or float16 on Ascend.
     """
     return 1e-4 if target == "CPU" else FLOAT16
 

@@ -1,4 +1,4 @@
-"""An operation on the device and what it should give."""
+"""The check of an operation: its results on the device against expected ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class NotSupported(Exception):
-    """The device has no such operation, and the project does without it there."""
+    """The device does not support an operation, and the project does not use it there."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether the device is wrong, or did not get through."""
+        """Whether results differ by more than is allowed, or there are none."""
         if self.unsupported is not None:
             return False
         return (
@@ -42,17 +42,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Check:
-    """An operation, what it is compared with, and how far it may be off.
+    """An operation, its reference, and the allowed difference.
 
     Attributes:
-        group: What `only` chooses it by.
+        group: The name by which `only` chooses it.
         name: Of the operation.
-        run: Carries it out and returns its results; a module's function or a partial of one, as it
-            is sent to another process.
-        expected: Gives the right results, in a process on the CPU; None: those of `run` are
-            differences already, which ought to be zero.
-        against: Where the right results come from.
-        allowed: Largest difference, relative to the largest right value of its array.
+        run: Carries it out and returns its results; a module's function or a `functools.partial` of
+            one, as it is sent to another process.
+        expected: Returns the expected results, in a process on the CPU; None if `run` returns
+            differences, which should be zero.
+        against: Where the expected results come from.
+        allowed: Largest difference, relative to the largest expected value of its array.
     """
 
     group: str
@@ -63,12 +63,12 @@ class Check:
     allowed: float
 
     def result(self, **found: Any) -> Result:
-        """Its result, with the other fields of `Result` as `found`."""
+        """The result of this check, with the other fields of `Result` from `found`."""
         return Result(self.group, self.name, self.against, self.allowed, **found)
 
 
 def judge(check: Check, found: Arrays, expected: Arrays | None, seconds: float | None) -> Result:
-    """Compares what an operation gave with what it should give, or with zero."""
+    """Compares results with the expected ones, or with zero."""
     if expected is None:
         expected = {name: np.zeros_like(array) for name, array in found.items()}
     difference = 0.0

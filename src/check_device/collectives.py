@@ -1,4 +1,4 @@
-"""What several processes compute together, each compared with what it should give."""
+"""Checks of what several processes compute together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,10 +54,10 @@ def in_one_message() -> Arrays:
 
 
 def shared_step(all_reduce_megabytes: float | None = None) -> Arrays:
-    """A training step on a batch that is shared out: differences from one on the whole batch.
+    """A training step on a batch split over the processes: differences from a whole-batch step.
 
-    Two images a process, with unequal numbers of valid pixels. Batch norm takes its running
-    statistics, since those of a batch would be of each part.
+    Two images a process, with unequal numbers of valid pixels. Batch norm uses its running
+    statistics, since each process would otherwise use those of its own part.
     """
     group = this_process()
     count = 2 * group.world_size

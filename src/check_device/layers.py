@@ -176,7 +176,7 @@ def batch_norm_expected() -> Arrays:
 
 
 def dropout() -> Arrays:
-    """The share that is dropped, the kept values and the gradient: differences from the right."""
+    """The share that is dropped, the kept values and the gradient: differences from expected."""
     cell = nn.SequentialCell([nn.Dropout(p=DROPPED)])
     make_dropout_repeatable(cell, seed=0)
     cell.set_train()

@@ -22,7 +22,7 @@ def run_alone(checks: Sequence[Check], cfg: DictConfig, folder: Path) -> Iterato
     """Carries checks out in a process on the device, beside one on the CPU; both log to `folder`.
 
     Raises:
-        UserError: The device cannot be had.
+        UserError: The device is not available.
     """
     on_cpu = OmegaConf.merge(cfg, {"device": REFERENCE})
     with (
@@ -35,9 +35,9 @@ def run_alone(checks: Sequence[Check], cfg: DictConfig, folder: Path) -> Iterato
 
 
 def run_together(checks: Sequence[Check], cfg: DictConfig) -> Iterator[Result]:
-    """Carries checks out in this process, one of several that all do; an error ends them all.
+    """Carries checks out in this process and all others of its group; an error ends them all.
 
-    Each result is that of the process which is furthest off.
+    Each result is that of the process with the largest difference.
     """
     build.setup(cfg)
     started = time.perf_counter()

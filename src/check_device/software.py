@@ -1,4 +1,4 @@
-"""What a device's results depend on: driver, toolkit, MindSpore, variables of the environment."""
+"""What a device's results depend on: driver, toolkit, MindSpore, environment variables."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ VARIABLES = re.compile(
 
 
 def software() -> dict[str, Any]:
-    """Versions and settings as they are found on this machine, for a report of a bug."""
+    """Versions and settings found on this machine, for a bug report."""
     homes = {os.environ[name] for name in TOOLKIT_HOMES if os.environ.get(name)}
     files = [ASCEND / part / "version.info" for part in PARTS]
     files += [path for home in homes for name in TOOLKIT_FILES for path in Path(home).glob(name)]

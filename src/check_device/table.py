@@ -1,4 +1,4 @@
-"""What a person sees of the checks."""
+"""The table of results on the screen."""
 
 from collections.abc import Sequence
 

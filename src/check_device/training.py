@@ -1,4 +1,4 @@
-"""Losses, optimizers, and what is made of all parts: a training step, inference, a fit."""
+"""Checks of losses, optimizers, training steps, inference and whole fits."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ SCALE = 2.0**10  # of the loss in float16, below which none of these gradients o
 
 
 def labels(seed: int, *shape: int) -> np.ndarray:
-    """Class ids, int32; a tenth is to be ignored."""
+    """Class ids, int32; a tenth is ignored."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, CLASSES, shape)
     return np.where(rng.random(shape) < 0.1, 255, ids).astype(np.int32)
@@ -58,8 +58,8 @@ def loss(config: dict[str, Any]) -> Arrays:
 def small_network(backbone: nn.Cell | None = None) -> nn.Cell:
     """An FCN-8s whose weights are the same on all devices, none of them zero.
 
-    Batch norm moves most channels well above zero, and every fourth well below: near it, rounding
-    would decide on ReLU's slope, and gradients in half precision differ by a tenth and more.
+    Batch norm shifts most channels well above zero, and every fourth well below: near zero,
+    rounding would decide ReLU's slope, and half-precision gradients would differ by a tenth.
     """
     network = FCN(backbone or Compact((8, 12, 16, 24, 32)), CLASSES)
     for number, parameter in enumerate(network.trainable_params()):
@@ -82,7 +82,7 @@ def weights(network: nn.Cell) -> dict[str, np.ndarray]:
 
 
 def changes(before: dict[str, np.ndarray], network: nn.Cell) -> dict[str, np.ndarray]:
-    """What has become of the parameters since `before`, copies of them."""
+    """The changes of the parameters since the copies `before` were made."""
     return {f"change of {name}": array - before[name] for name, array in weights(network).items()}
 
 
@@ -101,7 +101,7 @@ def optimizer(config: dict[str, Any]) -> Arrays:
 
 
 def cross_entropy() -> CrossEntropy:
-    """The loss as device=ascend and device=gpu compute it there, and device=cpu here."""
+    """The loss in the form that `device.one_hot_labels` selects for this device."""
     return CrossEntropy(one_hot=ms.get_context("device_target") != "CPU")
 
 
@@ -155,7 +155,7 @@ def bfloat16_step() -> Arrays:
 def inference() -> Arrays:
     """Probabilities of images of two sizes: one graph with dynamic height and width."""
     network = small_network()
-    for parameter in network.trainable_params():  # as they are, most probabilities are 0 or 1
+    for parameter in network.trainable_params():  # otherwise most probabilities are 0 or 1
         if parameter.name.startswith("score"):
             parameter.set_data(parameter / 10)
     segmenter = Segmenter(network, IMAGENET_RGB)
@@ -167,9 +167,9 @@ def inference() -> Arrays:
 
 
 def new_sizes() -> Arrays:
-    """Seconds that the first image of a size takes beyond the second, the median of eight sizes.
+    """How many seconds longer the first image of a size takes than the second: a median of eight.
 
-    Next to none if one graph and its kernels serve all sizes; else a graph is compiled for each.
+    Close to 0 if one graph and its kernels serve all sizes; otherwise one is compiled for each.
     """
     segmenter = Segmenter(small_network(), IMAGENET_RGB)
 
@@ -203,7 +203,7 @@ def checkpoints() -> Arrays:
 
 
 class _Samples:
-    """Eight training pairs an epoch, other ones in each."""
+    """Eight training samples an epoch, different in each epoch."""
 
     def __len__(self) -> int:
         return 8
@@ -213,7 +213,7 @@ class _Samples:
 
 
 def fit(sink_mode: bool, callbacks: Sequence[ms.train.Callback] = ()) -> Arrays:
-    """What two epochs of four steps change."""
+    """The changes of the weights after two epochs of four steps."""
     samples = _Samples()
     rows = ds.GeneratorDataset(
         samples, ["images", "labels"], sampler=EpochSampler(len(samples), seed=0)
@@ -241,15 +241,15 @@ class _Failing(ms.train.Callback):
 
 
 def fail(target: str, id: int) -> None:
-    """A fit with sinking that ends by an error: the program of a process of its own."""
+    """A fit with sinking that ends with an error; run in a process of its own."""
     setup_device(target, id)
     fit(sink_mode=True, callbacks=[_Failing()])
 
 
 def sink_that_fails() -> Arrays:
-    """Whether a process ends by itself after an error between two sinks: 0, or 1 where it hangs.
+    """Whether a process ends by itself after an error between two sinks: 0, or 1 if it hangs.
 
-    Threads feed the device meanwhile, and would keep the process from ending.
+    Threads that feed the device could keep the process from ending.
     """
     target = ms.get_context("device_target")
     if target == "CPU":
@@ -258,7 +258,7 @@ def sink_that_fails() -> Arrays:
 
 
 def end_after_error(target: str, id: int, patience: float = 300) -> Arrays:
-    """Runs `fail` on a device; raises RuntimeError if it ends by another error than its own."""
+    """Runs `fail` on a device; raises RuntimeError if it ends with another error than expected."""
     program = f"from src.check_device import training; training.fail({target!r}, {id})"
     command = [sys.executable, "-c", program]
     try:

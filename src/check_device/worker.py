@@ -1,4 +1,4 @@
-"""A process that works on one device: what crashes or hangs there ends it, and nothing else."""
+"""A process that works on one device, and can crash or hang without affecting others."""
 
 import multiprocessing
 import os
@@ -33,11 +33,11 @@ class Answer:
 class Worker:
     """Calls functions one after another in a process of its own.
 
-    After an error the next function gets a new process: a device may be in no state to go on.
+    After an error the next function gets a new process: the device may be unusable in the old one.
 
     Args:
         cfg: Its keys `device` and `seed` say how the process is set up.
-        log: What the process writes, MindSpore's own lines too, is added to this file.
+        log: All output of the process, including MindSpore's, is appended to this file.
         patience: Seconds that a function may take.
     """
 
@@ -55,23 +55,23 @@ class Worker:
         self._end()
 
     def call(self, function: Callable[[], Any]) -> Answer:
-        """Calls a function of a module, or a partial of one, and waits for what it gives."""
+        """Calls a module's function, or a `functools.partial` of one, and waits for its result."""
         self.start(function)
         return self.answer()
 
     def start(self, function: Callable[[], Any]) -> None:
-        """Begins a call, whose `answer` is to be taken before the next one begins."""
+        """Begins a call; its `answer` must be taken before the next one begins."""
         if self._process is None:
             self._start_process()
         self._deadline = time.monotonic() + self.patience
-        with suppress(OSError):  # it has ended: there is nothing to be received then
+        with suppress(OSError):  # it has ended; nothing will be received then
             self._pipe.send(function)
 
     def answer(self) -> Answer:
-        """Waits for what the function gives.
+        """Waits for the function's result.
 
         Raises:
-            UserError: The device cannot be had.
+            UserError: The device is not available.
         """
         answer = self._receive()
         if answer.error is not None:
@@ -117,7 +117,7 @@ def _serve(pipe: Connection, cfg: dict[str, Any], log: Path) -> None:
     for stream in (1, 2):
         os.dup2(file, stream)
     setup_logging(verbose=True)
-    from src.cli import build  # brings MindSpore, whose lines belong in the file
+    from src.cli import build  # imports MindSpore, whose lines belong in the file
 
     try:
         build.setup(OmegaConf.create(cfg))

@@ -5,7 +5,7 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
-# By which the drivers' libraries are told the cards that a process may see; it counts them from 0
+# Variables that list the cards visible to a process, which then numbers them from 0
 VISIBLE_CARDS = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
 _NAME = re.compile(r"\d+$|GPU-|MIG-")  # CUDA takes UUIDs, too
 _DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}
@@ -14,7 +14,7 @@ _DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}
 def visible_cards(target: str, device_files: Path = Path("/dev")) -> list[str]:
     """Names of the cards that this process may see, as the variable of `target` takes them.
 
-    The list ends before the first name that is none, as CUDA has it: "-1" hides all cards.
+    The list ends before the first invalid name, as in CUDA: "-1" hides all cards.
 
     Args:
         target: "CPU", which has none, "GPU" or "Ascend".

@@ -1,4 +1,4 @@
-"""What a cell is compiled from, as a hash that its weights have no part in."""
+"""A hash of all that a cell is compiled from, independent of the values of its weights."""
 
 import functools
 import hashlib
@@ -20,22 +20,22 @@ _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib",
 
 @functools.cache
 def _attributes_of_cells() -> frozenset[str]:
-    """What MindSpore keeps in cells, such as the time one was made, or an initialiser's address."""
+    """Attributes that MindSpore keeps in every cell, such as its creation time."""
     return frozenset([*vars(nn.Cell()), "_cell_init_args"])
 
 
 class Description:
-    """Feeds a hash with values and all that they refer to, each object once.
+    """Hashes values and all that they refer to, each object once.
 
     Args:
-        parameter_names: False leaves the names of parameters out: cells at two places of a network
-            may then be equal.
+        parameter_names: Whether the names of parameters count; without them, blocks at different
+            positions of a network may be equal.
     """
 
     def __init__(self, parameter_names: bool = True) -> None:
         self.hash = hashlib.sha256()
         self._parameter_names = parameter_names
-        self._seen: dict[int, tuple[int, Any]] = {}  # the objects too: their ids stay theirs
+        self._seen: dict[int, tuple[int, Any]] = {}  # keeping the objects keeps their ids unique
         self._packages: set[str] = set()
 
     def add(self, value: Any) -> None:
@@ -44,7 +44,7 @@ class Description:
         elif id(value) in self._seen:
             self._put(f"again {self._seen[id(value)][0]}")
         else:
-            if not isinstance(value, tuple):  # whether equal ones are one object is chance
+            if not isinstance(value, tuple):  # equal tuples may or may not be one object
                 self._seen[id(value)] = len(self._seen), value
             self._put(f"{type(value).__module__}.{type(value).__qualname__}")
             for module in (type(value).__module__, getattr(value, "__module__", None)):
@@ -80,7 +80,7 @@ class Description:
             self.add(value.__code__)
             self.add(value.__defaults__)
             enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
-            if value.__module__.partition(".")[0] == "mindspore":  # `value_and_grad` has the time
+            if value.__module__.partition(".")[0] == "mindspore":  # a time in `value_and_grad`
                 enclosed = [content for content in enclosed if type(content) is not int]
             self.add(enclosed)
         elif isinstance(value, CodeType):
@@ -100,12 +100,12 @@ class Description:
             self.add(getattr(value, "__dict__", {}))
 
     def add_sources(self) -> None:
-        """The files of all loaded modules that are not installed, or that what was added is of."""
+        """Adds the files of loaded modules: of this project, and of packages of added objects."""
         packages = self._packages - {"mindspore"}
         for name, module in sorted(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""
             used = not file.startswith(_INSTALLED) or name.partition(".")[0] in packages
-            # PyTorch has modules that name a file without being of it
+            # PyTorch has modules whose `__file__` does not exist
             if file.endswith(".py") and used and Path(file).is_file():
                 self._put(name)
                 self.hash.update(Path(file).read_bytes())

@@ -25,7 +25,7 @@ from src.utils.versions import version
 log = logging.getLogger(__name__)
 
 GRAPHS = "graphs"  # their folder in the user's cache
-KEPT = 32  # graphs; of more, the one whose last use lies back furthest goes
+KEPT = 32  # graphs; beyond these the least recently used one is deleted
 _CONTEXT = ("mode", "device_target", "jit_level", "runtime_num_threads")
 
 _served = False  # this process
@@ -33,14 +33,15 @@ _served = False  # this process
 
 @contextmanager
 def compile_cache(cell: nn.Cell, *inputs: Tensor) -> Iterator[None]:
-    """Compiling `cell` for inputs of these shapes, and nothing else, within takes a kept graph.
+    """Within it, compiling `cell` for inputs of these shapes uses a kept graph, if there is one.
 
-    One that is not there yet, or is damaged, is made. It serves the first graph of a process alone:
-    MindSpore reads the folder's name once. Without a folder that can be written to, nothing is
-    kept; who has turned on MindSpore's own cache, `MS_COMPILER_CACHE_ENABLE`, gets that.
+    Nothing else may be compiled within. A graph that is missing or damaged is compiled and kept.
+    Only the first graph of a process is cached: MindSpore reads the folder's name once. If the
+    folder cannot be written, nothing is kept; MindSpore's own cache, once enabled by
+    `MS_COMPILER_CACHE_ENABLE`, is used instead of this one.
     """
     global _served
-    # MindSpore reads the program's file, which there is none of in an interactive session
+    # MindSpore reads the program's file; an interactive session has none
     if _served or "MS_COMPILER_CACHE_ENABLE" in os.environ or not os.path.isfile(sys.argv[0]):
         yield
         return
@@ -56,7 +57,7 @@ def compile_cache(cell: nn.Cell, *inputs: Tensor) -> Iterator[None]:
     try:
         known = path.is_dir()
         if known:
-            log.info("the graph that an earlier run compiled is used: %s", path)
+            log.info("using the graph that an earlier run compiled: %s", path)
             os.utime(path)
         with _enabled(path if known else temporary), stderr_to_log():
             yield
@@ -75,9 +76,9 @@ def _enabled(path: Path) -> Iterator[None]:
         del os.environ["MS_COMPILER_CACHE_ENABLE"], os.environ["MS_COMPILER_CACHE_PATH"]
 
 
-def _keep(made: Path, path: Path) -> None:
+def _keep(compiled: Path, path: Path) -> None:
     try:
-        made.rename(path)
+        compiled.rename(path)
         kept = sorted(path.parent.glob("[!.]*"), key=lambda path: path.stat().st_mtime)
     except OSError as error:  # another process was first
         log.debug("%s: the graph is not kept: %s", path, error)

@@ -18,7 +18,7 @@ def _int32(value: int) -> Tensor:
 _ONE = _int32(1)
 _SIXTEEN = _int32(16)
 _LOW_HALF = _int32(0xFFFF)
-_NUMBERS_A_DRAW = 12  # by which MindSpore's own layer moves its generator on
+_NUMBERS_A_DRAW = 12  # by which MindSpore's own layer advances its generator
 _FACTOR_1 = _int32(0x7FEB352D)
 _FACTOR_2 = _int32(0x846CA68B)
 
@@ -42,8 +42,8 @@ def _hashes(count: int, key: Tensor) -> Tensor:
 class RepeatableDropout(nn.Cell):
     """Sets a share `p` of the values to zero in training and divides the others by 1 - p.
 
-    What is dropped is decided by a hash of a value's position, of the layer's salt and of the
-    number of draws before. It takes whole numbers alone, so that devices agree.
+    Which values are dropped depends on a hash of the position, the layer's salt and the number of
+    earlier draws. It uses integer arithmetic only, so that all devices agree.
 
     Args:
         p: Share that is dropped, 0 to below 1.
@@ -64,7 +64,7 @@ class RepeatableDropout(nn.Cell):
             return x
         ops.assign_add(self.drawn, _ONE)
         key = _mixed(ops.bitwise_xor(self.drawn, self.salt))
-        # Rows and columns are hashed by themselves: that leaves half a round to each value
+        # Rows and columns are hashed separately, which leaves half a round for each value
         rows, columns = math.prod(x.shape[:2]), math.prod(x.shape[2:])
         bits = ops.bitwise_xor(
             _hashes(rows, key).reshape(rows, 1),
@@ -78,8 +78,9 @@ class RepeatableDropout(nn.Cell):
 class AscendDropout(RepeatableDropout):
     """The same by one kernel of Ascend's, which draws from a seed and an offset that it is given.
 
-    MindSpore's own layer takes both from a generator whose seed, in graph mode, is another in each
-    process, whatever was set. The hash above would be ten launches, some on the card's own CPU.
+    MindSpore's own layer takes both from a generator whose seed, in graph mode, differs from
+    process to process, whatever was set. The hash above would be ten kernel launches, some of them
+    on the card's own CPU.
     """
 
     def __init__(self, p: float, salt: int, name: str) -> None:

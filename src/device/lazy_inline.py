@@ -1,4 +1,4 @@
-"""Equal blocks of a network, which MindSpore then parses once for all of them."""
+"""Equal blocks of a network, marked so that MindSpore parses their code only once."""
 
 import inspect
 from collections import Counter
@@ -11,17 +11,17 @@ from src.device.cell_description import Description
 def parse_equal_blocks_once(network: nn.Cell) -> None:
     """Marks a network's equal blocks as MindSpore's `lazy_inline(policy="front")` would.
 
-    That decorator goes by the arguments of a constructor; here blocks are equal whose attributes
-    are, down to those of all cells within, and whose parameters are of the same shapes and types.
-    The mark is an attribute of the cell, which MindSpore's `get_object_key` reads. Its front end
-    then parses the code of the first such block alone, calls it with the parameters of each, and
-    expands the calls itself: what the device is given is the graph that it would be anyway. The
-    decorator's other policy keeps the calls until kernels are chosen, which the CPU refuses.
+    The decorator compares constructor arguments. Here two blocks are equal if their attributes,
+    including those of all nested cells, and the shapes and types of their parameters are equal.
+    The mark is an attribute of the cell, which MindSpore's `get_object_key` reads. The front end
+    then parses only the first of the equal blocks, calls it with the parameters of each, and
+    inlines the calls itself: the device gets the same graph as without the mark. The decorator's
+    other policy keeps the calls until kernels are selected, which the CPU backend refuses.
 
     Without effect in PyNative mode.
 
     Args:
-        network: Ready to be compiled: whatever changes its cells or their precision comes before.
+        network: Changes to its cells or their precision must be made before.
     """
     descriptions = {id(cell): _description(cell) for _, cell in network.cells_and_names()}
     counts = Counter(descriptions.values())
@@ -31,7 +31,7 @@ def parse_equal_blocks_once(network: nn.Cell) -> None:
         if description is not None and counts[description] > 1:
             cell.cell_init_args = f"lazy_inline_{description}"
             cell.no_inline = False  # the policy "front"
-        else:  # within an equal block there is nothing more to be gained
+        else:  # equal cells inside an equal block gain nothing more
             for child in cell.cells():
                 mark(child)
 
@@ -39,11 +39,11 @@ def parse_equal_blocks_once(network: nn.Cell) -> None:
 
 
 def _description(cell: nn.Cell) -> str | None:
-    """What a block is told from others by; None of a cell that is no block.
+    """A hash that equal blocks share; None for a cell that is not a block.
 
-    Layers of MindSpore's own are none, nor are cells without cells or parameters, as they hold
-    nothing that would be worth it, nor those whose arguments have defaults or are not named:
-    MindSpore's calls leave them out.
+    Not blocks are: MindSpore's own layers; cells without child cells or parameters, where nothing
+    would be saved; and cells whose `construct` has defaults, `*args` or `**kwargs`, which
+    MindSpore's calls leave out.
     """
     arguments = inspect.signature(cell.construct).parameters.values()
     if (

@@ -9,8 +9,8 @@ DTYPES = {"float16": ms.float16, "bfloat16": ms.bfloat16}
 def set_precision(network: nn.Cell, level: str, dtype: str = "float16") -> None:
     """Applies MindSpore's mixed precision; `nn.SyncBatchNorm` computes in float32 at each level.
 
-    MindSpore makes that exception for the other norms alone: in half precision this one is given
-    copies of its running statistics, cast, and updates those.
+    MindSpore makes that exception for the other norms only: in half precision, `nn.SyncBatchNorm`
+    would get cast copies of its running statistics and update those.
 
     Args:
         network: Changed in place.

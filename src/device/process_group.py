@@ -1,9 +1,9 @@
 """The group of processes that train one network together, and their communication.
 
-A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and tells each its place
-by environment variables of MindSpore's; so does a platform that gives each process a rank table
-(Ascend: RANK_TABLE_FILE, RANK_SIZE, RANK_ID, DEVICE_ID). MindSpore and NumPy are imported inside
-the functions, see `src.device.runtime`.
+A launcher (`python -m src.distributed`, or MindSpore's msrun) starts them and passes each its rank
+in MindSpore's environment variables; a platform may pass a rank table instead (Ascend:
+RANK_TABLE_FILE, RANK_SIZE, RANK_ID, DEVICE_ID). MindSpore and NumPy are imported inside the
+functions, see `src.device.runtime`.
 """
 
 import json
@@ -24,17 +24,17 @@ from src.utils.processes import available_cores, own_cores
 if TYPE_CHECKING:
     import numpy as np
 
-ROLE = "MS_ROLE"  # MS_SCHED, which brings the workers together, or MS_WORKER
+ROLE = "MS_ROLE"  # MS_SCHED, which connects the workers, or MS_WORKER
 RANK_TABLES = ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH")  # MindSpore takes either
-RUN_FILE = "FCN_RUN_DIRECTORY_FILE"  # where rank 0 tells our launcher its run directory
+RUN_FILE = "FCN_RUN_DIRECTORY_FILE"  # where rank 0 writes its run directory for our launcher
 
 
 class ProcessGroup:
     """The processes that work together; this one is `rank`, from 0, of `world_size`.
 
-    A process alone is rank 0 of 1. Rank 0, the main process, writes the run's files.
-    `local_world_size` of the processes run on this machine, `core_sharers` of these on cores of
-    this one: itself alone where the launcher has bound each to cores of its own.
+    A single process is rank 0 of 1. Rank 0, the main process, writes the run's files.
+    `local_world_size` of the processes run on this machine, and `core_sharers` of these may use
+    this one's cores: only itself if the launcher has bound each to cores of its own.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
@@ -101,7 +101,7 @@ def join(target: str, deterministic: bool = False) -> ProcessGroup:
 
     Args:
         target: "CPU", "GPU" or "Ascend".
-        deterministic: Sums over ranks too are the same each time.
+        deterministic: Sums over ranks are repeatable, too.
 
     Raises:
         UserError: No launcher has started this process, or the device is not available.
@@ -150,8 +150,8 @@ def _check_rank_table(target: str) -> None:
 def leaving() -> Iterator[None]:
     """Ends a process of a group as its launcher expects: at once if the work inside failed.
 
-    MindSpore's own way out waits for ranks that will not come any more, and at times crashes; but
-    the scheduler of msrun insists on it.
+    MindSpore's own shutdown waits for ranks that have already ended, and sometimes crashes; but
+    msrun's scheduler requires it.
     """
     code = 0
     try:
@@ -181,7 +181,7 @@ def local_device(target: str, otherwise: int) -> int:
 
 
 def share_of_cores() -> int | None:
-    """Threads for this process beside the others of its machine; None (all cores) for one alone."""
+    """Threads of this process, sharing the cores with others here; None (all cores) if alone."""
     if _process_group.local_world_size == 1:
         return None
     return max(1, available_cores() // _process_group.core_sharers)

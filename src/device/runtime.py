@@ -1,7 +1,7 @@
-"""The process around a run: oneDNN's instruction set, memory, device, seed, versions.
+"""Settings of a whole process: oneDNN's instruction set, memory, device, mode, seed.
 
-MindSpore is imported inside the functions: `--help`, `--cfg job` and shell completion must not
-pay for it.
+MindSpore is imported inside the functions, to keep `--help`, `--cfg job` and shell completion
+fast.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _capped = False  # by us
 # glibc's malloc: the option's number, the variable by which a user sets it, our value in bytes
 _MALLOC_OPTIONS = (
     (-1, "MALLOC_TRIM_THRESHOLD_", 512 << 20),  # free memory at a heap's end that is kept
-    (-3, "MALLOC_MMAP_THRESHOLD_", 32 << 20),  # its largest; larger blocks are mapped each time
+    (-3, "MALLOC_MMAP_THRESHOLD_", 32 << 20),  # larger blocks are mapped anew each time
 )
 
 
@@ -39,11 +39,11 @@ def _cpu_has_avx512() -> bool:
 
 
 def limit_onednn_isa() -> None:
-    """Keeps MindSpore's convolutions off oneDNN's reference kernel.
+    """Keeps MindSpore's convolutions from oneDNN's reference kernel.
 
-    MindSpore 2.9 and 2.10 carry oneDNN 3.10, which on AVX-512 machines sends plain-layout
-    convolutions to a kernel some 100 times slower than the one it takes under AVX2. A value the
-    user has set stays. To be called before MindSpore is imported for the first time.
+    MindSpore 2.9 and 2.10 contain oneDNN 3.10, which on AVX-512 machines computes plain-layout
+    convolutions by a kernel some 100 times slower than the one for AVX2. A value the user has set
+    stays. To be called before MindSpore is imported for the first time.
     """
     global _note, _capped
     installed = version("mindspore") or "0.0"
@@ -51,7 +51,7 @@ def limit_onednn_isa() -> None:
     if _ISA in os.environ:
         _note = f"oneDNN instruction set: {os.environ[_ISA]}, as {_ISA} says"
     elif (int(numbers[0]), int(numbers[1])) < (2, 9):
-        _note = f"oneDNN as it is: MindSpore {installed} has one with sound AVX-512 convolutions"
+        _note = f"oneDNN as it is: that of MindSpore {installed} has fast AVX-512 convolutions"
     elif not _cpu_has_avx512():
         _note = "oneDNN as it is: this CPU has no AVX-512, whose convolutions are slow in it"
     elif "mindspore" in sys.modules:
@@ -77,12 +77,12 @@ def take_back_isa_limit() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc's malloc use the memory of freed images again.
+    """Makes glibc's malloc keep the memory of freed images for reuse.
 
-    It gives blocks of an image's size back to the kernel, which has to clear every page again at
-    its first touch: measured here, half of the time of a training image, and pages are handed out
-    one at a time, so that a second worker gained nothing. A value the user has set stays; without
-    glibc nothing happens.
+    By default it returns blocks of an image's size to the kernel, which must clear every page again
+    on first use. As measured here, that took half of the time of a training image, and since pages
+    are provided one at a time, a second worker gained nothing. A value the user has set stays;
+    without glibc nothing happens.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -13,7 +13,7 @@ from mindspore import nn, ops
 from src.device.cpu_convolutions.native import layers
 from src.device.cpu_convolutions.native.compilation import compiled_library
 
-# Of a 1×1 convolution; a larger matrix takes long to be packed, and oneDNN multiplies as fast
+# Of a 1×1 convolution; larger matrices take long to pack, and oneDNN is as fast for them
 MOST_WEIGHTS = 1 << 20
 _FUSED = ("relu", "swish", "hard_swish")  # with batch normalisation
 
@@ -39,7 +39,7 @@ def use_own_layers(network: nn.Cell) -> None:
 
 
 def _fuse_activations(cells: nn.SequentialCell) -> None:
-    """Batch normalisation computes the activation behind it, too, whose input need not be kept."""
+    """Fuses a batch normalisation with the activation after it, whose input is then not kept."""
     names = list(cells._cells)
     for name, following in zip(names, names[1:], strict=False):
         norm, activation = cells._cells[name], _activation(cells._cells[following])

@@ -27,8 +27,8 @@ OPTIONS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 def compiled_library() -> Path | None:
     """The path of the compiled kernels; None, with a line in the log, if they cannot be compiled.
 
-    The file's name tells source, compiler and CPU, so that a home directory may serve machines of
-    several kinds. `CXX` names the compiler, g++ or clang++, and may give it arguments.
+    The file's name has a hash of source, compiler and CPU, so that different machines can share a
+    home directory. `CXX` names the compiler, g++ or clang++, and may include arguments.
     """
     compiler = _compiler()
     if platform.system() != "Linux" or not compiler:
@@ -67,7 +67,7 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: list[str], path: Path) -> None:
-    """Of processes that compile at once, the last one's file stays; each is whole."""
+    """Compiles to a temporary file and renames it; of several processes, the last one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         made = Path(directory, path.name)

@@ -66,7 +66,7 @@ class _BatchNorm(_Layer):
 
 
 class _BatchStatistics(_BatchNorm):
-    """Gives the normalised maps, the batch's statistics and the new running ones."""
+    """Returns the normalised maps, the batch's statistics and the new running ones."""
 
     def bprop(
         self, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor,
@@ -88,7 +88,7 @@ class _RunningStatistics(_BatchNorm):
 class BatchNormTraining(_Layer):
     """In place of `bn_train` of an `nn.BatchNorm2d`: by the batch's own statistics.
 
-    `kernel` may have the activation that follows, as in `batch_norm_relu`.
+    `kernel` may include the activation that follows, as in `batch_norm_relu`.
     """
 
     def __init__(self, cell: nn.BatchNorm2d, kernel: str) -> None:
@@ -140,7 +140,7 @@ class LayerNorm(_Layer):
         self.normalize = _LastAxisNorm(cell.epsilon)
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, int, int]:
-        return self.normalize(x, gamma, beta), 0, 0  # mean and variance, which nobody asks for
+        return self.normalize(x, gamma, beta), 0, 0  # mean and variance, which are not used
 
 
 class BiasAdd(_Layer):
