@@ -61,7 +61,7 @@ class JobSweeper(Sweeper):
 
     @abstractmethod
     def search(self, sweep: SweepDirectory, space: dict[str, Any]) -> tuple[Iterator[Job], Watcher]:
-        """The jobs, each made when it is asked for, and who is told how they come along."""
+        """The jobs, each made when it is asked for, and the watcher of their progress."""
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs the sweep; its tables are written however it ends.

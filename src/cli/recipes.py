@@ -1,4 +1,4 @@
-"""The recipes of `conf/experiment`, as their head comments tell of them."""
+"""The recipes of `conf/experiment`, described by the comments at their head."""
 
 from pathlib import Path
 

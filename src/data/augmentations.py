@@ -2,7 +2,7 @@
 
 Each is a function of (image, label, rng) that returns image and label of the same size: the image
 H×W×3 uint8 RGB, not normalised, the label H×W uint8 class ids, the rng a `numpy.random.Generator`
-that all randomness comes from. Pixels that are to count for nothing get the label `VOID`,
+that all randomness comes from. Pixels to be ignored get the label `VOID`,
 whatever `dataset.ignore_index` is. A crop that is smaller than `dataset.crop_size` is padded later.
 """
 
@@ -16,14 +16,14 @@ from src.utils.errors import UserError
 Augmentation = Callable[
     [np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]
 ]
-VOID = 255  # no class has it: there are 255 of these at most; becomes `dataset.ignore_index`
+VOID = 255  # never a class id: these end at 254; becomes `dataset.ignore_index`
 
 
 class PhotometricJitter:
     """Random brightness, contrast, saturation and hue of the crop, each with probability 0.5.
 
-    The recipe is SSD's photometric distortion (Liu et al. 2016), with half of its range of hues:
-    the 18 there are of OpenCV's units, of two degrees each.
+    This is SSD's photometric distortion (Liu et al. 2016) with half of its range of hues: its 18
+    are in OpenCV's units, of two degrees each.
 
     Args:
         brightness: Largest shift, in grey levels (0–255).
@@ -86,7 +86,7 @@ class RandomRotation:
 
     Args:
         degrees: Largest angle, in degrees (0–180).
-        probability: Of rotating at all.
+        probability: Of a rotation.
     """
 
     def __init__(self, degrees: float = 10, probability: float = 0.5) -> None:
@@ -130,7 +130,7 @@ class Cutout:
     Args:
         size: Side of a hole, in pixels of the crop.
         count: Holes a crop.
-        keep_label: Leaves the label as it is, to be learnt from what surrounds a hole; by default
+        keep_label: Keeps the label, to be predicted from the surroundings of a hole; by default
             holes are void.
         probability: Of making the holes.
     """
@@ -170,7 +170,7 @@ class GaussianBlur:
 
     Args:
         sigma: Smallest and largest standard deviation of the Gaussian, in pixels, above 0.
-        probability: Of blurring at all.
+        probability: Of a blur.
     """
 
     def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 0.5) -> None:
@@ -197,7 +197,7 @@ class GaussianNoise:
 
     Args:
         std: Standard deviation, in grey levels (0–255).
-        probability: Of adding it at all.
+        probability: Of added noise.
     """
 
     def __init__(self, std: float = 10, probability: float = 0.5) -> None:

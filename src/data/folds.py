@@ -22,7 +22,7 @@ class Folds:
         group_by: Regular expression that is searched for in a sample's name; what its first group
             matches (all that it matches, if it has none) is the sample's group, such as a sequence
             or a patient. None makes each sample a group.
-        seed: Another seed divides otherwise.
+        seed: Of the order in which groups of the same size are assigned.
     """
 
     count: int

@@ -57,7 +57,7 @@ def find_files(path: str | Path) -> list[Path]:
 
 
 def read_file(path: Path) -> np.ndarray | Video:
-    """The image or the video in a file, told apart by the name's extension.
+    """The image or video in a file, distinguished by the file name's extension.
 
     Raises:
         UserError: It cannot be read.
@@ -86,7 +86,7 @@ def exif_orientation(encoded: bytes) -> int:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block hinders nobody: OpenCV has decoded the image
+    except Exception:  # a damaged EXIF block does no harm: OpenCV has decoded the image
         return 1
 
 

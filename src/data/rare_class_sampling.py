@@ -16,12 +16,12 @@ class RareClassSampling:
 
     A class c is drawn with probability exp((1 - f_c) / T) / Σ exp((1 - f_k) / T), where f_c is its
     share of all valid pixels, then an image, evenly among those that hold it. A class without a
-    pixel is never drawn. Theirs takes images with at least 3,000 pixels of the class (of 2
+    pixel is never drawn. DAFormer takes images with at least 3,000 pixels of the class (of 2
     megapixels); here one pixel is enough, and `TrainTransform` looks for a crop that holds it.
 
     Args:
         pixels: Pixels of each class in each image, N×C, see `class_pixels`.
-        temperature: T, above 0; the lower, the more often rare classes are drawn. Theirs is 0.01.
+        temperature: T, above 0; the lower, the more often rare classes are drawn. DAFormer: 0.01.
     """
 
     def __init__(self, pixels: np.ndarray, temperature: float) -> None:
@@ -51,7 +51,7 @@ class RareClassSampling:
 def class_pixels(
     rows: Sequence[tuple[str, bytes, bytes]], count: int, num_classes: int, ignore_index: int
 ) -> np.ndarray:
-    """Pixels of each class in each of the first `count` rows, N×C int64; void has none."""
+    """Pixels of each class in each of the first `count` rows, N×C int64, without void."""
 
     def counted(index: int) -> np.ndarray:
         label = decode_label(rows[index][2])

@@ -18,9 +18,9 @@ def sink_size(steps_per_epoch: int, at_most: int) -> int:
 
 
 class SinkCallbacks(ms.train.Callback):
-    """Tells callbacks of the epochs of a fit, where MindSpore takes each sink for one.
+    """Calls callbacks at the epochs of a fit, where MindSpore treats each sink as an epoch.
 
-    Steps are told as they come: once a sink.
+    Step callbacks are called once a sink.
 
     Args:
         callbacks: Called in this order.

@@ -15,18 +15,18 @@ from src.utils.errors import UserError
 class SegmentationLoss(nn.Cell):
     """A loss that is a sum over pixels, divided by the sum of their weights.
 
-    Subclasses give the two sums as `parts`, so that a batch can be worked off in parts, on one
-    device or several, and still be averaged over the pixels of the whole: add up the sums, then
+    Subclasses return the two sums from `parts`, so that a batch can be processed in several parts,
+    on one device or more, and still be averaged over all its pixels: add up the sums, then
 
         loss = loss_sum / divisor(weight_sum)
 
-    A weight of 0 means that nothing is divided: either no pixel is valid, and the loss is 0, or
-    the loss is to be summed (`reduction="sum"`).
+    If the weights sum to 0, nothing is divided: either no pixel is valid and the loss is 0, or the
+    loss is a sum (`reduction="sum"`).
 
     Args:
-        one_hot: Picks the values of the pixels' classes by a product with one-hot labels, as
-            accelerators want it: the gradient of a gather adds up scattered values, one by one.
-            Values and gradients are the same; on the CPU it takes half as long again.
+        one_hot: Selects the values of the pixels' classes by a product with one-hot labels, which
+            is faster on accelerators: the gradient of a gather adds scattered values one by one.
+            Values and gradients are the same; on the CPU it takes 1.5 times as long.
     """
 
     def __init__(self, one_hot: bool = False) -> None:
@@ -40,7 +40,7 @@ class SegmentationLoss(nn.Cell):
         return ops.gather_elements(values, 1, target.expand_dims(1)).squeeze(1)
 
     def parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss summed over the pixels, and the weight it is to be divided by.
+        """The loss summed over the pixels, and the sum of weights that divides it.
 
         Both are scalar float32; no gradient flows through the weight.
         """

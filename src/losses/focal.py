@@ -22,7 +22,7 @@ class Focal(SegmentationLoss):
     the cross-entropy.
 
     Args:
-        gamma: How much easy pixels are played down; 0 not at all.
+        gamma: How strongly easy pixels are down-weighted; 0 not at all.
         alpha: One factor, or C factors by class.
         ignore_index: Label of the pixels that are left out.
         reduction: "mean" over the valid pixels, or "sum".

@@ -12,9 +12,9 @@ class Lovasz(SegmentationLoss):
     """Lovász-softmax loss: the mean over classes of a continuous 1 - IoU.
 
     Berman, Rannen Triki, Blaschko 2018. A pixel's error for a class is 1 - p within the class and p
-    elsewhere (equation 11). Sorted from the largest, each error is weighted by what 1 - IoU gains
-    when its pixel is added to those before it as wrong (equations 8 and 9): where all errors are 0
-    or 1, the sum is the 1 - IoU of the prediction.
+    elsewhere (equation 11). The errors are sorted in descending order, and each is weighted by the
+    increase of 1 - IoU when its pixel is also predicted wrongly, after those before it (equations 8
+    and 9). If all errors are 0 or 1, the sum is the 1 - IoU of the prediction.
 
     Over the valid pixels of the whole batch; the mean is over the classes present in its labels.
     Parts of a batch are averaged by their valid pixels, which is not the loss of the whole. The
@@ -51,7 +51,7 @@ class Lovasz(SegmentationLoss):
         Returns:
             N×C×H×W, 0 where not valid.
         """
-        # By whole numbers: MindSpore says that sorting float32 may lose accuracy. Void ones last
+        # As integers: MindSpore's documents warn that sorting float32 may lose accuracy. Void last
         keys = (errors * weight + weight - 1) * _STEPS
         order = ops.sort(_rows(keys).astype(ms.int32), axis=1, descending=True)[1]
         own = ops.gather_elements(_rows(within), 1, order)
@@ -59,8 +59,7 @@ class Lovasz(SegmentationLoss):
         others = (count <= weight.sum()).astype(ms.float32) - own
         total = own.sum(axis=1, keepdims=True)
         reached = ops.cumsum(own, 1)
-        # Not as differences of successive IoUs: these are near each other, and float32 would leave
-        # two digits of a gain
+        # Not as differences of successive IoUs, which nearly cancel: float32 would leave two digits
         intersection = total - reached
         union = total + count - reached
         gains = own / union + others * intersection / self.divisor(union * (union - 1))

@@ -39,8 +39,8 @@ class Ohem(SegmentationLoss):
         shifted, log_sum = softmax_terms(logits)
         loss = log_sum - self.at_target(shifted, target)
         probability = ops.exp(-ops.stop_gradient(loss))
-        # The cut is found by bisection: a sort of a batch's pixels takes longer on the CPU and, in
-        # float32, loses precision on Ascend. 24 halvings reach float32's resolution at 1.
+        # The threshold is found by bisection: sorting a batch's pixels takes longer on the CPU and,
+        # in float32, loses precision on Ascend. 24 halvings reach float32's resolution at 1.
         wanted = self.min_kept * weight.sum()
         low = ops.ones_like(wanted) * self.thresh
         high = ops.ones_like(wanted) * 2  # a rounded probability may exceed 1

@@ -11,8 +11,8 @@ from src.utils.errors import UserError
 class WeightedSum(SegmentationLoss):
     """A sum of losses, each with its weight.
 
-    Worked off in parts, the sum is averaged by the weights of the first loss: exact for it and for
-    all that divide by the same, such as plain losses over valid pixels.
+    Parts of a batch are averaged by the weights of the first loss: exact for it and for all losses
+    with the same divisor, such as unweighted losses over valid pixels.
 
     Args:
         losses, weights: The losses by name, in order, and a factor for each.

@@ -21,8 +21,8 @@ RESOLVED_CONFIG = "config.resolved.yaml"
 class RunDirectory:
     """Claims a directory for one run and keeps its `summary.json`.
 
-    A lock file tells that the run is alive; the system lets go of it when the process ends,
-    however it ends.
+    A lock file shows that the run is alive; the system releases it when the process ends, however
+    it ends.
 
     Args:
         path: The directory.
@@ -176,7 +176,7 @@ def newest_checkpoint(experiments_dir: str | Path) -> Path:
 
 
 def checkpoint_at(path: str) -> str:
-    """What stands for a run's directory: its best checkpoint, or else the last. A file is itself.
+    """The best checkpoint of a run's directory, or else its last; a file is returned as it is.
 
     Raises:
         UserError: The directory has no checkpoint.

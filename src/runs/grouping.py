@@ -1,4 +1,4 @@
-"""In what runs differ, which of them repeat one experiment, and their mean and spread."""
+"""How runs differ, which of them repeat one experiment, and their mean and spread."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from src.runs.reading import SCORES, Run
 
 # What differs between repetitions of one experiment: seeds, and the fold that is held out
 REPETITION = ("seed", "dataset.seed", "dataset.fold", "dataset.fold_seed")
-NAME = "task_name"  # tells recipes apart, and has no influence on a result
+NAME = "task_name"  # distinguishes recipes, without influence on a result
 # Where a run lies and what it prints: of no influence either
 _NO_INFLUENCE = {"output_dir", "tags", "print_config", "resume", "resume_sweep", "on_error"}
 _NO_INFLUENCE_GROUPS = ("paths", "logger", "debug")
@@ -66,7 +66,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, int]:
 def experiment(run: Run) -> dict[str, Any]:
     """What a run tried, and its name: the config without where it lies and what it prints.
 
-    The run's own folders are told by their role.
+    The run's own folders are replaced by their role.
     """
     places = {d: run.config[d] for d in _DIRECTORIES if isinstance(run.config.get(d), str)}
     return {

@@ -1,4 +1,4 @@
-"""The lock of a directory that a process works in."""
+"""The lock of a run's or a sweep's directory: a second process is refused."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ LOCK = ".lock"
 
 
 def hold(path: Path, key: str) -> FileLock:
-    """Takes the lock of a directory, which the system lets go of when this process ends.
+    """Takes the lock of a directory, which the system releases when this process ends.
 
     Args:
         path: The directory.
@@ -43,5 +43,5 @@ def is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except NotImplementedError:  # no locks here: nobody knows
+    except NotImplementedError:  # without locks this is unknown
         return False

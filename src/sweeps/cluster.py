@@ -93,10 +93,10 @@ class Queue:
 
 
 class SlurmQueue:
-    """The user's jobs that SLURM has not done with: waiting, at work or ending.
+    """The user's jobs that SLURM has not finished: waiting, at work or ending.
 
-    squeue tells, which needs no accounting database (submitit asks sacct, which does). A job is
-    out of the queue when it was missing twice: by then its files are seen on a shared file system.
+    They are read from squeue, which needs no accounting database (submitit's sacct does). A job has
+    left the queue when it was missing twice: by then its files are seen on a shared file system.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class SlurmQueue:
             self._asked = time.monotonic()
             try:
                 self._listed.append(self.ask())
-            except UserError as error:  # it may be busy, or started anew: nobody knows
+            except UserError as error:  # it may be busy or restarting: the state is unknown
                 log.debug("%s", error)
         return any(job_id in listed for listed in self._listed)
 

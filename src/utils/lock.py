@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock that makes processes take turns."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Like `map`, made ahead by threads."""
+"""Like `map`, computed ahead by threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ R = TypeVar("R")
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int = 4
 ) -> Iterator[R]:
-    """The results in the order of the items; at most `ahead` of them a worker wait to be taken.
+    """The results in the order of the items; up to `ahead` per worker are computed in advance.
 
-    An error comes at its item's own turn and ends the iteration.
+    An error is raised in place of its item's result, and ends the iteration.
     """
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -9,7 +9,7 @@ _PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def own_cores() -> list[int]:
-    """Numbers of the cores this process may run on; all of them where the system does not tell."""
+    """Numbers of the cores this process may run on; all of them if the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -21,9 +21,9 @@ def available_cores() -> int:
 
 
 def default_workers(cores: int) -> int:
-    """Threads that read images ahead, where nobody has said how many.
+    """The default number of threads that read images ahead.
 
-    A third of their work holds Python's lock: beyond a few they wait for each other.
+    A third of their work holds Python's global interpreter lock, which limits their number.
     """
     return min(cores, 8)
 

@@ -15,7 +15,7 @@ from src.data.preparation.problem import Problem, read_bytes
 from src.data.sources.file_lists import Sample
 from src.data.transforms import decode_label
 
-# 8-bit files that training decodes as they are; JPEG, PNG
+# Signatures of files that training decodes as they are: JPEG, PNG
 _KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 

@@ -3,8 +3,8 @@
     <directory>/<split>-<fingerprint>/    data.mindrecord  data.mindrecord.db  report.json
     <directory>/<split>-problems.txt      why the last attempt was refused
 
-A conversion is made in a hidden folder and renamed when it is whole, under a lock: what bears
-its final name is complete, whenever a run was killed and however many run at once.
+A conversion is written to a hidden folder and renamed when it is complete, under a lock: a folder
+with the final name is complete, even if a process is killed or several run at once.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ from src.utils.processes import available_cores
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # to be raised when the same files shall give other bytes, checks or reports
+_FORMAT = 3  # to be increased when bytes, checks or reports of the same files change
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ def prepare_split(
 ) -> PreparedSplit:
     """Converts a split to MindRecord, or finds the conversion of the same files.
 
-    The same are labels by path and content, images by path, size and both times of change: of
-    these, the kernel sets one at each write and rename, and no user can set it back. To read all
-    images anew would take as long as a short training at every start. A process that would
-    convert to `directory` while another does so waits for it.
+    Labels are compared by path and content, images by path, size, mtime and ctime: the kernel
+    updates ctime at each write and rename, and users cannot reset it. Reading all images at every
+    start would take as long as a short training. If another process is converting to `directory`,
+    this one waits for it.
 
     Args:
-        source: Lists the samples; it has been prepared.
-        split: Which.
-        directory: Where the conversions lie.
+        source: Lists the samples; its `prepare` has been called.
+        split: Name of the split.
+        directory: Of all conversions.
         rules: How the label files are read.
 
     Raises:
@@ -107,9 +107,9 @@ def prepare_split(
 
 
 def scan_record(path: str | Path, directory: str | Path, rules: LabelRules) -> PreparedSplit:
-    """Checks an existing MindRecord file, which stays where and as it is.
+    """Checks an existing MindRecord file, which is not changed.
 
-    The report is kept in `directory`, and found there while the file is unchanged.
+    The report is kept in `directory` and reused while the file is unchanged.
 
     Raises:
         UserError: The file, or a sample in it, cannot be trained on.
@@ -152,7 +152,7 @@ def _convert(
     samples: Sequence[Sample], split: str, rules: LabelRules, target: Path, key: str
 ) -> PreparedSplit:
     started = time.monotonic()
-    for stale in target.parent.glob(".*.tmp"):  # of killed conversions, since the lock is ours
+    for stale in target.parent.glob(".*.tmp"):  # of killed conversions: this process holds the lock
         shutil.rmtree(stale, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.tmp")
     data = temporary / "data.mindrecord"
@@ -173,10 +173,10 @@ def _convert(
         report_file = temporary / "report.json"
         write_json(report_file, report)
         for file in (data, data.with_name(data.name + ".db")):
-            shutil.copymode(report_file, file)  # MindSpore leaves them to the owner only
+            shutil.copymode(report_file, file)  # MindSpore makes them readable by the owner only
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one, or it would have been reused
+        shutil.rmtree(target, ignore_errors=True)  # damaged, otherwise it would have been reused
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(
@@ -224,7 +224,7 @@ def _fingerprint(rules: LabelRules, state: Sequence[Any]) -> str:
 
 
 def _may_be_large(image: Path) -> bool:
-    """Whether an image may take more than a default page: other formats than these become PNG."""
+    """Whether an image may need more than a default page; formats but JPEG and PNG become PNG."""
     if image.suffix.lower() in (".jpg", ".jpeg", ".png"):
         return _state(image)[1] > DEFAULT_PAGE // 2
     try:
@@ -235,7 +235,7 @@ def _may_be_large(image: Path) -> bool:
 
 
 def _state(path: Path) -> tuple[str, int, int, int]:
-    """Path, size and times of change; a missing file has none, the check will say so."""
+    """Path, size, mtime and ctime; zeros for a missing file, which the check will report."""
     name = os.path.abspath(path)
     try:
         stat = path.stat()
@@ -245,7 +245,7 @@ def _state(path: Path) -> tuple[str, int, int, int]:
 
 
 def _content(label: Path | Annotation) -> tuple[str, str]:
-    """Path and digest; a file that cannot be read has none, the check will say so."""
+    """Path and digest; empty for an unreadable file, which the check will report."""
     name = os.path.abspath(label)
     try:
         return name, hashlib.sha256(label.read_bytes()).hexdigest()

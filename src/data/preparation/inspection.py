@@ -33,9 +33,9 @@ def validated_samples(
         check: Validates an item, or raises a `Problem`.
         items: What to check.
         statistics: Counts the samples.
-        subject: What the items are called, on the screen and in the message.
+        subject: Name of the items, on the screen and in messages.
         listing: The file for all problems; absent if there are none.
-        explain: Says of the pixels by number in the label files what is wrong with the numbers.
+        explain: Returns a hint on wrong numbers in label files, from the pixels of each number.
 
     Raises:
         UserError: There were problems, the numbers are ambiguous, or all labels are void.
@@ -48,7 +48,7 @@ def validated_samples(
             return check(item)
         except Problem as problem:
             problem.__cause__ = problem.__context__ = None
-            return problem.with_traceback(None)  # whose frames hold the decoded images
+            return problem.with_traceback(None)  # its frames hold the decoded images
 
     with progress() as bar:
         task = bar.add_task(subject, total=len(items))

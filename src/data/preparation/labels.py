@@ -1,13 +1,13 @@
 """Reading of label files as class ids. Nothing is guessed.
 
 A file holds numbers (grey values, palette indices, the matrix of a `.mat` file), colours, or both,
-as a palette image does. What says which of them are the class ids:
+as a palette image does. These decide which of them are the class ids:
 
     dataset.source.ids      the numbers, those of the classes in their order
     dataset.source.palette  the colours; in grey files the numbers, unless they fit as colours alone
-    neither                 the numbers; in files of colours alone VOC's
+    neither                 the numbers; in files with colours only, VOC's colours
 
-What fits in no way, or in two that disagree, is a `Problem`.
+A file that cannot be read in any way, or in two that disagree, is a `Problem`.
 """
 
 import io
@@ -43,8 +43,8 @@ class LabelRules:
             takes VOC's.
         void_ids: Other numbers that stand for void.
         ids: The numbers that stand for the classes, in their order; None takes the class ids.
-        prefix: What stands before the keys that an error suggests: `dataset=folder `, whose keys
-            they are, where the layout has none of them.
+        prefix: Put before the keys that an error suggests: `dataset=folder ` where the layout does
+            not have these keys.
 
     Raises:
         UserError: They contradict each other.
@@ -58,7 +58,7 @@ class LabelRules:
     prefix: str = ""
 
     def key(self, name: str, numbers: Iterable[int]) -> str:
-        """A repair by a key of the layout, as `dataset.source.ids=[1,2]`."""
+        """An override that repairs the reading, such as `dataset.source.ids=[1,2]`."""
         return f"{self.prefix}dataset.source.{name}={_listed(numbers)}"
 
     def __post_init__(self) -> None:
@@ -123,10 +123,10 @@ def read_label(path: Path, rules: LabelRules) -> Label:
 
     Args:
         path: A lossless image, or one of SBD's `.mat` files.
-        rules: What its numbers and colours stand for.
+        rules: The meaning of its numbers and colours.
 
     Raises:
-        Problem: It cannot be decoded, or holds what stands for no class, or for two.
+        Problem: It cannot be decoded, or a number or colour in it has no class, or two.
     """
     encoded = read_bytes(path)
     if path.suffix.lower() == ".mat":
@@ -325,7 +325,7 @@ def _read_mat(encoded: bytes, path: Path) -> np.ndarray:
     try:
         file = io.BytesIO(encoded)
         return np.array(loadmat(file, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
-    except Exception as error:  # loadmat raises whatever a damaged file leads it to
+    except Exception as error:  # a damaged file may raise any error in loadmat
         what = error_summary(error) or type(error).__name__
         raise Problem(
             _UNREADABLE,

@@ -9,7 +9,7 @@ class Problem(Exception):
 
     Attributes:
         kind: One of a few phrases, by which problems are grouped.
-        file: The file's path, or what row of a MindRecord file it is.
+        file: The file's path, or a description of a row of a MindRecord file.
         detail: What was found and what was expected.
         stored: Pixels of every value in the label file, if some of them stand for no class.
     """

@@ -14,7 +14,7 @@ class Source:
         class_names: Names in the order of the ids; None if the layout does not say.
         palette: Class colours, C×3 uint8 RGB, more rows are colours of void; None takes VOC's.
         void_ids, ids: Numbers in label files that mean void, or the classes; see `LabelRules`.
-        generated: True if the images are made, not photographed: ImageNet weights help little.
+        generated: True for synthetic images, for which ImageNet weights help little.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -39,5 +39,5 @@ class Source:
         return None
 
     def is_drawn(self, split: str) -> bool:
-        """Whether a split is drawn at random, for want of a list or a folder of it."""
+        """Whether a split is drawn at random, as it has neither a list nor a folder."""
         return False

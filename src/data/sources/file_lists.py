@@ -20,18 +20,18 @@ Files = Mapping[str, list[Path]]
 
 
 class Annotation(Protocol):
-    """A label that is drawn when a dataset is prepared; else it is like the path of its file."""
+    """A label that is drawn when a dataset is prepared; otherwise it acts as a path of its file."""
 
     def __fspath__(self) -> str: ...
 
     def read_bytes(self) -> bytes:
-        """All that the drawing depends on."""
+        """All data that the drawing depends on, for the fingerprint of a conversion."""
 
     def draw(self, size: tuple[int, int]) -> np.ndarray:
         """The numbers of a label file (see `LabelRules`), H×W.
 
         Args:
-            size: Height and width of the image; where the annotation states them, these count.
+            size: Height and width of the image, unless the annotation states its own.
 
         Raises:
             Problem: It cannot be drawn, or has a label that stands for no class.
