@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, open_dict
+from omegaconf import DictConfig, ListConfig
 
 from src.benchmark import measurements
 from src.benchmark.tables import show
@@ -29,8 +29,6 @@ def benchmark(cfg: DictConfig, run: RunDirectory) -> None:
         raise UserError("dataset.crop_size=null: steps are measured at one size; give [H,W]")
     save_resolved(cfg, run)
     run.update(device=cfg.device.target)
-    with open_dict(cfg):
-        cfg.layout = None  # of PyTorch's tensors
     found: dict[str, Any] = {}
     if {"model", *NETWORK} & set(names):
         found["model"] = measurements.model(cfg)

@@ -168,7 +168,7 @@ def _run(
     provide_home()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     if resumed is not None:
-        resumed.apply(cfg)
+        cfg = resumed.with_saved_config(cfg)
         schema.check(cfg, compose(name))  # a mistake here leaves the run as it is
     if process_group.is_launched() or OmegaConf.select(cfg, "device.distributed"):
         _join_process_group(name, cfg)
@@ -179,7 +179,7 @@ def _run(
         elif run.is_main_process:
             _save_hydra_files(cfg, run.path / ".hydra")
         if from_checkpoint:
-            saved_config.apply_run(cfg, list(hydra_cfg.overrides.task))
+            cfg = saved_config.with_config_of_run(cfg, list(hydra_cfg.overrides.task))
         schema.check(cfg, compose(name))
         task(cfg, run)
         run.update(status="completed")

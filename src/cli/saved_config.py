@@ -88,17 +88,18 @@ def with_choices_of_run(arguments: list[str], command: str) -> list[str]:
     return [*chosen, *arguments]
 
 
-def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
-    """Puts the config of the checkpoint's run under the overrides of the command line."""
+def with_config_of_run(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """A config with the values of the checkpoint's run, and the command line's overrides on top."""
     run = run_directory_of(Path(str(cfg.ckpt_path)))
     if run is None:
-        return
+        return cfg
     choices = _choices_of(run)
     saved = _config_of(run, choices)
     parsed = _parse(overrides)
     replaced = _replaced(parsed, choices)
     distributed = OmegaConf.select(cfg, "device.distributed")  # of this command, not of the run
     of_run = [key for key in (*GROUPS, "paths", "seed") if key in cfg and key in saved]
+    cfg = cfg.copy()
     with open_dict(cfg):
         for key in of_run:
             if key not in replaced:
@@ -107,6 +108,7 @@ def apply_run(cfg: DictConfig, overrides: list[str]) -> None:
             cfg.device.distributed = distributed
         _apply(cfg, [o for o in parsed if o.key_or_group.partition(".")[0] in of_run], choices)
     log.info("config of the run %s", run)
+    return cfg
 
 
 @dataclass(frozen=True)
@@ -149,19 +151,21 @@ class ResumedRun:
         # a recipe of conf/sweep would start its sweep again
         return [*earlier, *arguments, f"output_dir={quoted(self.path)}", "hydra.mode=RUN"]
 
-    def apply(self, cfg: DictConfig) -> None:
-        """Puts the config of the run under the overrides of this command line."""
+    def with_saved_config(self, cfg: DictConfig) -> DictConfig:
+        """A config with the values of the run, and the overrides of this command line on top."""
         if not (self.path / RESOLVED_CONFIG).exists():
-            return  # killed before it was written: what was composed is what there is
+            return cfg  # killed before it was written: only the composed config is left
         choices = _choices_of(self.path)
         saved = _config_of(self.path, choices)
         parsed = _parse(self.overrides)
         replaced = _replaced(parsed, choices)
+        cfg = cfg.copy()
         with open_dict(cfg):
             for key in saved:
                 if key not in replaced and key not in ("output_dir", "resume"):
                     cfg[key] = saved[key]
             _apply(cfg, [o for o in parsed if o.key_or_group != "output_dir"], choices)
+        return cfg
 
     def _refuse_what_cannot_go_on(self) -> None:
         named = f"resume={self.path}"

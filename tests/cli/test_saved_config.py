@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.cli.paths import quoted, value_of
-from src.cli.saved_config import ResumedRun, apply_run, with_choices_of_run
+from src.cli.saved_config import ResumedRun, with_choices_of_run, with_config_of_run
 from src.utils.errors import UserError
 
 
@@ -85,7 +85,7 @@ def config(checkpoint):
 
 def test_what_was_interpolated_from_a_value_given_to_eval_follows_it(config):
     config.paths.data_dir = "/disk"
-    apply_run(config, ["paths.data_dir=/disk"])
+    config = with_config_of_run(config, ["paths.data_dir=/disk"])
     assert config.dataset.root == "/disk/shapes"
 
 
@@ -95,7 +95,7 @@ def test_a_root_chosen_by_hand_stays_where_it_is(config, checkpoint):
     resolved.dataset.root = "/my/own"
     OmegaConf.save(resolved, file)
     config.paths.data_dir = "/disk"
-    apply_run(config, ["paths.data_dir=/disk"])
+    config = with_config_of_run(config, ["paths.data_dir=/disk"])
     assert config.dataset.root == "/my/own"
 
 
@@ -105,7 +105,7 @@ def test_what_building_decided_is_kept(config, checkpoint):
     resolved = OmegaConf.load(file)
     resolved.dataset.color_order, resolved.dataset.mean = "bgr", [103.53, 116.28, 123.675]
     OmegaConf.save(resolved, file)
-    apply_run(config, [])
+    config = with_config_of_run(config, [])
     assert config.dataset.color_order == "bgr"
     assert config.dataset.mean == [103.53, 116.28, 123.675]
 
@@ -118,7 +118,7 @@ def test_the_overrides_of_a_resume_count_and_what_is_interpolated_from_them_foll
     resolved = OmegaConf.load(run / "config.resolved.yaml")
     resolved.dataset.ignore_index = resolved.loss.ignore_index = 7
     OmegaConf.save(resolved, run / "config.resolved.yaml")
-    ResumedRun(run, ["dataset.ignore_index=9"]).apply(config)
+    config = ResumedRun(run, ["dataset.ignore_index=9"]).with_saved_config(config)
     assert (config.dataset.ignore_index, config.loss.ignore_index) == (9, 9)
 
 
@@ -127,7 +127,7 @@ def test_what_was_interpolated_follows_in_a_resumed_run_and_so_does_a_moved_dire
     moved = run.rename(run.with_name("moved"))
     overrides = ["dataset.ignore_index=0", "seed=5"]
     config.output_dir = str(moved)  # as Hydra composes it for `resume=moved`
-    ResumedRun(moved, overrides).apply(config)
+    config = ResumedRun(moved, overrides).with_saved_config(config)
     assert (config.dataset.ignore_index, config.loss.ignore_index) == (0, 0)
     assert (config.seed, config.dataset.seed) == (5, 5)
     assert config.logger.csv.output_dir == str(moved)
