@@ -18,6 +18,7 @@ STEPS = 40
 # Optimizer, rate, momentum, weight decay; schedule, warm-up, share of the rate that is left; epochs
 RECIPES = {
     "camvid": ("AdamW", 0.002, None, 0.05, "cosine", 200, 0.0, 130),
+    "camvid_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 100, 0.0, 48),
     "demo": ("Momentum", 0.04, 0.9, 1e-4, "cosine", 30, 0.01, 18),
     "fcn16s_heavy": ("Momentum", 1e-12, 0.99, 5e-4, "constant", 0, None, 10),
     "fcn32s_cvpr": ("Momentum", 1e-4, 0.9, 5e-4, "constant", 0, None, 60),

@@ -6,13 +6,23 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.device import cpu_convolutions as convolutions
-from src.device.cpu_convolutions import MANY_CHANNELS, use_cpu_convolutions, use_own_convolutions
+from src.device.cpu_convolutions import (
+    MANY_CHANNELS,
+    MANY_CHANNELS_PLAIN,
+    use_cpu_convolutions,
+    use_own_convolutions,
+)
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
 from src.device.cpu_convolutions.native.compilation import compiled_library
 from src.device.cpu_convolutions.native.layers import TwoInputs
 from src.device.cpu_convolutions.permutation import PermuteRows
-from src.device.cpu_convolutions.winograd import POINTS, WinogradConv2d, transforms
+from src.device.cpu_convolutions.winograd import (
+    POINTS,
+    PlainTransforms,
+    WinogradConv2d,
+    transforms,
+)
 from src.engine.segmenter import Segmenter
 from src.utils.normalization import IMAGENET_RGB
 from tests.device.gradients import normal, values_and_gradients
@@ -48,7 +58,7 @@ def assert_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
-MANY = MANY_CHANNELS
+MANY = MANY_CHANNELS_PLAIN
 EACH_KIND = [
     (FlippedKernelConv2d, (3, 8, 3), {"pad_mode": "same"}),
     (FlippedKernelConv2d, (8, 6, 5), {"pad_mode": "pad", "padding": 2, "has_bias": True}),
@@ -85,6 +95,31 @@ def test_one_dynamic_graph_runs_batches_of_all_sizes(kind, args, options, graph_
         assert_equal(faster(images).asnumpy(), plain(images).asnumpy())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES, ids=["pynative", "graph"])
+def test_winograds_transforms_by_mindspores_operators_give_the_same(mode, monkeypatch):
+    ms.set_context(mode=mode)
+    images = normal(2, MANY, 7, 9)
+    _, native = plain_and_faster(WinogradConv2d, MANY, MANY + 8, 3, pad_mode="same")
+    monkeypatch.setattr(convolutions, "compiled_library", lambda: None)
+    _, plain = plain_and_faster(WinogradConv2d, MANY, MANY + 8, 3, pad_mode="same")
+    assert isinstance(plain.conv2d.transforms, PlainTransforms)
+    ours, theirs = values_and_gradients(native, images), values_and_gradients(plain, images)
+    for name, value in theirs.items():
+        assert_equal(ours[name], value)
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_winograd_begins_at_the_channels_from_which_it_is_faster(compiler, monkeypatch):
+    if compiler and compiled_library() is None:
+        pytest.skip("no C++ compiler")
+    if not compiler:
+        monkeypatch.setattr(convolutions, "compiled_library", lambda: None)
+    fewest = MANY_CHANNELS if compiler else MANY_CHANNELS_PLAIN
+    for channels, kind in ((fewest, WinogradConv2d), (fewest - 1, FlippedKernelConv2d)):
+        plain_and_faster(kind, channels, 128, 3, pad_mode="same")
+
+
 def test_rows_are_permuted_as_transpose_would():
     x = normal(2, 3, 4, 5)
     rows = PermuteRows()(Tensor(x), (2, 3, 4), (2, 0, 1))
@@ -94,24 +129,23 @@ def test_rows_are_permuted_as_transpose_would():
 def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
     of_window, of_kernel, of_tile = (matrix.astype(np.float64) for matrix in transforms())
     window, kernel = normal(6, 6).astype(np.float64), normal(3, 3).astype(np.float64)
-    tile = of_tile.T @ ((of_kernel @ kernel.ravel()) * (of_window @ window.ravel()))
+    places = (of_kernel @ kernel @ of_kernel.T) * (of_window @ window @ of_window.T)
+    tile = of_tile.T @ places @ of_tile
     for row, column in np.ndindex(4, 4):
         expected = (window[row : row + 3, column : column + 3] * kernel).sum()
-        assert tile[4 * row + column] == pytest.approx(expected, abs=1e-5)
+        assert tile[row, column] == pytest.approx(expected, abs=1e-5)
 
 
 def test_winograds_points_err_less_than_half_of_what_the_usual_ones_do(monkeypatch):
     windows, kernels = normal(64, 256, 6, 6), normal(256, 3, 3)
     views = np.lib.stride_tricks.sliding_window_view(windows.astype(np.float64), (3, 3), (2, 3))
-    exact = np.einsum("ncyxij,cij->nyx", views, kernels).reshape(64, 16)
+    exact = np.einsum("ncyxij,cij->nyx", views, kernels)
 
     def error() -> float:
         """Root mean square, as a share of the values'."""
         of_window, of_kernel, of_tile = transforms()
-        places = (windows.reshape(64, 256, 36) @ of_window.T) * (
-            kernels.reshape(-1, 9) @ of_kernel.T
-        )
-        return np.std(places.sum(axis=1) @ of_tile - exact) / np.std(exact)
+        places = (of_window @ windows @ of_window.T) * (of_kernel @ kernels @ of_kernel.T)
+        return np.std(of_tile.T @ places.sum(axis=1) @ of_tile - exact) / np.std(exact)
 
     assert np.prod(POINTS[1:3]) * np.prod(POINTS[3:]) == pytest.approx(1)
     ours = error()

@@ -8,10 +8,16 @@ from mindspore import nn, ops
 from src.device.cpu_convolutions.flipped_kernel import FlippedKernelConv2d
 from src.device.cpu_convolutions.im2col import Im2colConv2d
 from src.device.cpu_convolutions.native import use_native_layers, use_own_layers
-from src.device.cpu_convolutions.winograd import KERNEL, WinogradConv2d
+from src.device.cpu_convolutions.native.compilation import compiled_library
+from src.device.cpu_convolutions.winograd import (
+    KERNEL,
+    NativeTransforms,
+    PlainTransforms,
+    WinogradConv2d,
+)
 
-# Between fewer, moving windows to and fro takes longer than the products of all of them save
-MANY_CHANNELS = 128
+# Between fewer, Winograd's transforms take longer than what they save: ours, MindSpore's operators
+MANY_CHANNELS, MANY_CHANNELS_PLAIN = 32, 128
 
 
 def use_cpu_convolutions(network: nn.Cell) -> None:
@@ -61,11 +67,14 @@ def _replace(cell: nn.Conv2d, conv2d: nn.Cell | ops.Primitive) -> None:
 
 
 def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
-    many = min(cell.in_channels, cell.out_channels) >= MANY_CHANNELS
+    channels = min(cell.in_channels, cell.out_channels)
     # Winograd's sums lose digits, of which half precision has none to spare
-    if many and cell.kernel_size == (KERNEL, KERNEL) and single:
-        return WinogradConv2d(cell.in_channels, cell.out_channels)
-    if many and math.prod(cell.kernel_size) > KERNEL**2:
+    if cell.kernel_size == (KERNEL, KERNEL) and single:
+        if channels >= MANY_CHANNELS and compiled_library() is not None:
+            return WinogradConv2d(NativeTransforms())
+        if channels >= MANY_CHANNELS_PLAIN:
+            return WinogradConv2d(PlainTransforms())
+    if channels >= MANY_CHANNELS_PLAIN and math.prod(cell.kernel_size) > KERNEL**2:
         return Im2colConv2d(cell.kernel_size)
     return None if half else FlippedKernelConv2d(cell)
 

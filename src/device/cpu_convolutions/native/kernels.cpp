@@ -744,6 +744,127 @@ void WeightMatrix(const int64_t *shape, bool reverse, const float *from, float *
   });
 }
 
+// ---- Winograd's transforms: tiles of S×S values, by a matrix of 6×S, to and from 6×6 places ----
+
+constexpr int64_t kWindow = 6, kPlaces = kWindow * kWindow, kTile = 4;
+constexpr int64_t kStaged = 32;  // tiles; places lie far apart, and are written in whole cache lines
+
+// places = M·tile·Mᵀ, one row of `stride` a place; gather(t, to) puts tile t at to[0], to[kLanes] ….
+template <int S, typename Gather>
+void IntoPlaces(int64_t tiles, const float *m, float *places, int64_t stride, Gather gather) {
+  alignas(64) float staged[kPlaces * kStaged], tile[S * S * kLanes];
+  for (int64_t first = 0; first < tiles; first += kStaged) {
+    const int64_t count = std::min(kStaged, tiles - first);
+    for (int64_t group = 0; group < count; group += kLanes) {
+      std::fill_n(tile, S * S * kLanes, 0.f);
+      for (int64_t i = 0; i < std::min(kLanes, count - group); i++) gather(first + group + i, tile + i);
+      Vector rows[kWindow * S];
+      for (int i = 0; i < kWindow; i++)
+        for (int b = 0; b < S; b++) {
+          Vector sum{};
+          for (int a = 0; a < S; a++) sum += m[i * S + a] * Load(tile + (a * S + b) * kLanes);
+          rows[i * S + b] = sum;
+        }
+      for (int i = 0; i < kWindow; i++)
+        for (int j = 0; j < kWindow; j++) {
+          Vector sum{};
+          for (int b = 0; b < S; b++) sum += m[j * S + b] * rows[i * S + b];
+          Store(staged + (i * kWindow + j) * kStaged + group, sum);
+        }
+    }
+    for (int p = 0; p < kPlaces; p++) std::copy_n(staged + p * kStaged, count, places + p * stride + first);
+  }
+}
+
+// The transpose of that: tile = Mᵀ·places·M; scatter(t, from) takes it from from[0], from[kLanes] ….
+template <int S, typename Scatter>
+void OutOfPlaces(int64_t tiles, const float *m, const float *places, int64_t stride, Scatter scatter) {
+  alignas(64) float staged[kPlaces * kStaged] = {}, tile[S * S * kLanes];
+  for (int64_t first = 0; first < tiles; first += kStaged) {
+    const int64_t count = std::min(kStaged, tiles - first);
+    for (int p = 0; p < kPlaces; p++) std::copy_n(places + p * stride + first, count, staged + p * kStaged);
+    for (int64_t group = 0; group < count; group += kLanes) {
+      Vector rows[kWindow * S];
+      for (int i = 0; i < kWindow; i++)
+        for (int b = 0; b < S; b++) {
+          Vector sum{};
+          for (int j = 0; j < kWindow; j++)
+            sum += m[j * S + b] * Load(staged + (i * kWindow + j) * kStaged + group);
+          rows[i * S + b] = sum;
+        }
+      for (int a = 0; a < S; a++)
+        for (int b = 0; b < S; b++) {
+          Vector sum{};
+          for (int i = 0; i < kWindow; i++) sum += m[i * S + a] * rows[i * S + b];
+          Store(tile + (a * S + b) * kLanes, sum);
+        }
+      for (int64_t i = 0; i < std::min(kLanes, count - group); i++) scatter(first + group + i, tile + i);
+    }
+  }
+}
+
+// Calls f(place in a tile, place in the plane) for what of a tile lies within a plane. Tiles of 6×6
+// overlap, and begin a pixel up and to the left of where those of 4×4 do.
+template <int S, typename F>
+inline void AlongTile(int64_t tile, int64_t height, int64_t width, F f) {
+  const int64_t across = (width + kTile - 1) / kTile, margin = (S - kTile) / 2;
+  const int64_t top = tile / across * kTile - margin, left = tile % across * kTile - margin;
+  const int64_t begin = std::max<int64_t>(0, -left), end = std::min<int64_t>(S, width - left);
+  for (int64_t a = std::max<int64_t>(0, -top); a < std::min<int64_t>(S, height - top); a++)
+    for (int64_t b = begin; b < end; b++) f(a * S + b, (top + a) * width + left + b);
+}
+
+int64_t Tiles(const int64_t *shape) {
+  return ((shape[2] + kTile - 1) / kTile) * ((shape[3] + kTile - 1) / kTile);
+}
+
+// Maps N×C×H×W to places 36×C×(N·tiles).
+template <int S>
+void MapsToPlaces(const int64_t *shape, const float *matrix, const float *maps, float *places) {
+  const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3];
+  const int64_t tiles = Tiles(shape), stride = channels * count * tiles;
+  Parallel(count * channels, [=](int64_t i) {
+    const float *plane = maps + i * height * width;
+    IntoPlaces<S>(tiles, matrix, places + (i % channels * count + i / channels) * tiles, stride,
+                  [=](int64_t tile, float *to) {
+                    AlongTile<S>(tile, height, width,
+                                 [=](int64_t place, int64_t at) { to[place * kLanes] = plane[at]; });
+                  });
+  });
+}
+
+// And back, where tiles that overlap are added.
+template <int S>
+void PlacesToMaps(const int64_t *shape, int64_t channels, const float *matrix, const float *places, float *maps) {
+  const int64_t count = shape[0], height = shape[2], width = shape[3];
+  const int64_t tiles = Tiles(shape), stride = channels * count * tiles;
+  Parallel(count * channels, [=](int64_t i) {
+    float *plane = maps + i * height * width;
+    std::fill_n(plane, height * width, 0.f);
+    OutOfPlaces<S>(tiles, matrix, places + (i % channels * count + i / channels) * tiles, stride,
+                   [=](int64_t tile, const float *from) {
+                     AlongTile<S>(tile, height, width,
+                                  [=](int64_t place, int64_t at) { plane[at] += from[place * kLanes]; });
+                   });
+  });
+}
+
+// Kernels O×C×3×3 to places 36×(O·C), or the transpose of that.
+void KernelPlaces(int64_t kernels, bool reverse, const float *matrix, const float *from, float *to) {
+  constexpr int64_t kSize = 3, kArea = kSize * kSize, kTogether = 1024;
+  Parallel((kernels + kTogether - 1) / kTogether, [=](int64_t part) {
+    const int64_t first = part * kTogether, count = std::min(kTogether, kernels - first);
+    if (reverse)
+      OutOfPlaces<kSize>(count, matrix, from + first, kernels, [=](int64_t kernel, const float *values) {
+        for (int64_t i = 0; i < kArea; i++) to[(first + kernel) * kArea + i] = values[i * kLanes];
+      });
+    else
+      IntoPlaces<kSize>(count, matrix, to + first, kernels, [=](int64_t kernel, float *values) {
+        for (int64_t i = 0; i < kArea; i++) values[i * kLanes] = from[(first + kernel) * kArea + i];
+      });
+  });
+}
+
 // Of a size, -1 if one of these is unknown.
 int64_t Neighbours(const int64_t *shape) {
   const bool known = shape[0] >= 0 && shape[2] >= 0 && shape[3] >= 0;
@@ -1010,5 +1131,36 @@ OPERATOR(weight_matrix_gradient) {
   return 0;
 }
 INFER_SHAPE(weight_matrix_gradient) { return SHAPE(1); }
+
+// maps matrix → places; places matrix maps → maps, of which the last give the size
+OPERATOR(winograd_places) {
+  const bool windows = shapes[1][1] == kWindow;
+  (windows ? MapsToPlaces<kWindow> : MapsToPlaces<kTile>)(shapes[0], TENSOR(1), TENSOR(0), TENSOR(2));
+  return 0;
+}
+INFER_SHAPE(winograd_places) {
+  const int64_t *maps = shapes[0];
+  const bool known = maps[0] >= 0 && maps[2] >= 0 && maps[3] >= 0;
+  return {kPlaces, maps[1], known ? maps[0] * Tiles(maps) : -1};
+}
+OPERATOR(winograd_maps) {
+  const bool windows = shapes[1][1] == kWindow;
+  auto transform = windows ? PlacesToMaps<kWindow> : PlacesToMaps<kTile>;
+  transform(shapes[2], shapes[0][1], TENSOR(1), TENSOR(0), TENSOR(3));
+  return 0;
+}
+INFER_SHAPE(winograd_maps) { return {shapes[2][0], shapes[0][1], shapes[2][2], shapes[2][3]}; }
+
+// weight matrix → places; places matrix weight → dweight
+OPERATOR(winograd_kernels) {
+  KernelPlaces(shapes[0][0] * shapes[0][1], false, TENSOR(1), TENSOR(0), TENSOR(2));
+  return 0;
+}
+INFER_SHAPE(winograd_kernels) { return {kPlaces, shapes[0][0], shapes[0][1]}; }
+OPERATOR(winograd_kernels_gradient) {
+  KernelPlaces(shapes[2][0] * shapes[2][1], true, TENSOR(1), TENSOR(0), TENSOR(3));
+  return 0;
+}
+INFER_SHAPE(winograd_kernels_gradient) { return SHAPE(2); }
 
 }  // extern "C"
