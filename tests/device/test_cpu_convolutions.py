@@ -127,10 +127,10 @@ def test_rows_are_permuted_as_transpose_would():
 
 
 def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
-    of_window, of_kernel, of_tile = (matrix.astype(np.float64) for matrix in transforms())
+    b_t, g, a = (matrix.astype(np.float64) for matrix in transforms())
     window, kernel = normal(6, 6).astype(np.float64), normal(3, 3).astype(np.float64)
-    places = (of_kernel @ kernel @ of_kernel.T) * (of_window @ window @ of_window.T)
-    tile = of_tile.T @ places @ of_tile
+    domain = (g @ kernel @ g.T) * (b_t @ window @ b_t.T)
+    tile = a.T @ domain @ a
     for row, column in np.ndindex(4, 4):
         expected = (window[row : row + 3, column : column + 3] * kernel).sum()
         assert tile[row, column] == pytest.approx(expected, abs=1e-5)
@@ -143,9 +143,9 @@ def test_winograds_points_err_less_than_half_of_what_the_usual_ones_do(monkeypat
 
     def error() -> float:
         """Root mean square, as a share of the values'."""
-        of_window, of_kernel, of_tile = transforms()
-        places = (of_window @ windows @ of_window.T) * (of_kernel @ kernels @ of_kernel.T)
-        return np.std(of_tile.T @ places.sum(axis=1) @ of_tile - exact) / np.std(exact)
+        b_t, g, a = transforms()
+        domain = (b_t @ windows @ b_t.T) * (g @ kernels @ g.T)
+        return np.std(a.T @ domain.sum(axis=1) @ a - exact) / np.std(exact)
 
     assert np.prod(POINTS[1:3]) * np.prod(POINTS[3:]) == pytest.approx(1)
     ours = error()

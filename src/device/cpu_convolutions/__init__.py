@@ -1,4 +1,4 @@
-"""Faster convolutions for the CPU: the same parameters and values, computed by other sums."""
+"""Faster convolutions for the CPU, with the same parameters and, up to rounding, values."""
 
 import math
 
@@ -16,19 +16,18 @@ from src.device.cpu_convolutions.winograd import (
     WinogradConv2d,
 )
 
-# Between fewer, Winograd's transforms take longer than what they save: ours, MindSpore's operators
+# With fewer, Winograd's transforms cost more than they save: by our kernels, by MindSpore's
 MANY_CHANNELS, MANY_CHANNELS_PLAIN = 32, 128
 
 
 def use_cpu_convolutions(network: nn.Cell) -> None:
     """Replaces the computation of a network's convolutions by faster ones where possible.
 
-    Between many channels, kernels of 3×3 become a `WinogradConv2d` and those of more than nine
-    places an `Im2colConv2d`. The others keep oneDNN's way forward and get another gradient of
-    their input, see `FlippedKernelConv2d`. In float32, depthwise and 1×1 convolutions and the
-    layers that go with them get kernels of our own, see `native`. The network must have its
-    precision before, and be given its own convolutions back before it is exported. Elsewhere than
-    on the CPU nothing is changed.
+    With many channels, 3×3 convolutions are computed by `WinogradConv2d` and larger kernels by
+    `Im2colConv2d`. The others keep oneDNN's forward pass and get another input gradient, see
+    `FlippedKernelConv2d`. In float32, depthwise and 1×1 convolutions and the layers around them
+    use this project's kernels, see `native`. The precision must be set before; before an export,
+    `use_own_convolutions` restores the network. On other devices nothing is changed.
     """
     if ms.get_context("device_target") != "CPU":
         return
@@ -36,7 +35,7 @@ def use_cpu_convolutions(network: nn.Cell) -> None:
     single = all(getattr(cell, "_amp_level", "") in ("", "O0") for cell in cells)
     if single and not any(_is_half(cell) for cell in cells):
         use_native_layers(network)
-    made: dict[tuple, nn.Cell | None] = {}  # each takes memory when compiled
+    made: dict[tuple, nn.Cell | None] = {}  # shared: each takes memory when compiled
     for cell in cells:
         if not isinstance(cell, nn.Conv2d) or not _keeps_size(cell):
             continue
@@ -68,7 +67,7 @@ def _replace(cell: nn.Conv2d, conv2d: nn.Cell | ops.Primitive) -> None:
 
 def _faster(cell: nn.Conv2d, single: bool, half: bool) -> nn.Cell | None:
     channels = min(cell.in_channels, cell.out_channels)
-    # Winograd's sums lose digits, of which half precision has none to spare
+    # Winograd's algorithm loses digits, too many for half precision
     if cell.kernel_size == (KERNEL, KERNEL) and single:
         if channels >= MANY_CHANNELS and compiled_library() is not None:
             return WinogradConv2d(NativeTransforms())

@@ -744,15 +744,15 @@ void WeightMatrix(const int64_t *shape, bool reverse, const float *from, float *
   });
 }
 
-// ---- Winograd's transforms: tiles of S×S values, by a matrix of 6×S, to and from 6×6 places ----
+// ---- Winograd's transforms: tiles of S×S values, by a matrix of 6×S, to and from the 6×6 Winograd domain ----
 
-constexpr int64_t kWindow = 6, kPlaces = kWindow * kWindow, kTile = 4;
-constexpr int64_t kStaged = 32;  // tiles; places lie far apart, and are written in whole cache lines
+constexpr int64_t kWindow = 6, kDomain = kWindow * kWindow, kTile = 4;
+constexpr int64_t kStaged = 32;  // tiles; their values lie far apart and are written in whole cache lines
 
-// places = M·tile·Mᵀ, one row of `stride` a place; gather(t, to) puts tile t at to[0], to[kLanes] ….
+// domain = M·tile·Mᵀ, one row of `stride` a value; gather(t, to) puts tile t at to[0], to[kLanes] ….
 template <int S, typename Gather>
-void IntoPlaces(int64_t tiles, const float *m, float *places, int64_t stride, Gather gather) {
-  alignas(64) float staged[kPlaces * kStaged], tile[S * S * kLanes];
+void IntoWinograd(int64_t tiles, const float *m, float *domain, int64_t stride, Gather gather) {
+  alignas(64) float staged[kDomain * kStaged], tile[S * S * kLanes];
   for (int64_t first = 0; first < tiles; first += kStaged) {
     const int64_t count = std::min(kStaged, tiles - first);
     for (int64_t group = 0; group < count; group += kLanes) {
@@ -772,17 +772,17 @@ void IntoPlaces(int64_t tiles, const float *m, float *places, int64_t stride, Ga
           Store(staged + (i * kWindow + j) * kStaged + group, sum);
         }
     }
-    for (int p = 0; p < kPlaces; p++) std::copy_n(staged + p * kStaged, count, places + p * stride + first);
+    for (int p = 0; p < kDomain; p++) std::copy_n(staged + p * kStaged, count, domain + p * stride + first);
   }
 }
 
-// The transpose of that: tile = Mᵀ·places·M; scatter(t, from) takes it from from[0], from[kLanes] ….
+// The transpose of that: tile = Mᵀ·domain·M; scatter(t, from) takes it from from[0], from[kLanes] ….
 template <int S, typename Scatter>
-void OutOfPlaces(int64_t tiles, const float *m, const float *places, int64_t stride, Scatter scatter) {
-  alignas(64) float staged[kPlaces * kStaged] = {}, tile[S * S * kLanes];
+void OutOfWinograd(int64_t tiles, const float *m, const float *domain, int64_t stride, Scatter scatter) {
+  alignas(64) float staged[kDomain * kStaged] = {}, tile[S * S * kLanes];
   for (int64_t first = 0; first < tiles; first += kStaged) {
     const int64_t count = std::min(kStaged, tiles - first);
-    for (int p = 0; p < kPlaces; p++) std::copy_n(places + p * stride + first, count, staged + p * kStaged);
+    for (int p = 0; p < kDomain; p++) std::copy_n(domain + p * stride + first, count, staged + p * kStaged);
     for (int64_t group = 0; group < count; group += kLanes) {
       Vector rows[kWindow * S];
       for (int i = 0; i < kWindow; i++)
@@ -818,14 +818,14 @@ int64_t Tiles(const int64_t *shape) {
   return ((shape[2] + kTile - 1) / kTile) * ((shape[3] + kTile - 1) / kTile);
 }
 
-// Maps N×C×H×W to places 36×C×(N·tiles).
+// Maps N×C×H×W to the Winograd domain, 36×C×(N·tiles).
 template <int S>
-void MapsToPlaces(const int64_t *shape, const float *matrix, const float *maps, float *places) {
+void MapsToWinograd(const int64_t *shape, const float *matrix, const float *maps, float *domain) {
   const int64_t count = shape[0], channels = shape[1], height = shape[2], width = shape[3];
   const int64_t tiles = Tiles(shape), stride = channels * count * tiles;
   Parallel(count * channels, [=](int64_t i) {
     const float *plane = maps + i * height * width;
-    IntoPlaces<S>(tiles, matrix, places + (i % channels * count + i / channels) * tiles, stride,
+    IntoWinograd<S>(tiles, matrix, domain + (i % channels * count + i / channels) * tiles, stride,
                   [=](int64_t tile, float *to) {
                     AlongTile<S>(tile, height, width,
                                  [=](int64_t place, int64_t at) { to[place * kLanes] = plane[at]; });
@@ -835,13 +835,13 @@ void MapsToPlaces(const int64_t *shape, const float *matrix, const float *maps, 
 
 // And back, where tiles that overlap are added.
 template <int S>
-void PlacesToMaps(const int64_t *shape, int64_t channels, const float *matrix, const float *places, float *maps) {
+void WinogradToMaps(const int64_t *shape, int64_t channels, const float *matrix, const float *domain, float *maps) {
   const int64_t count = shape[0], height = shape[2], width = shape[3];
   const int64_t tiles = Tiles(shape), stride = channels * count * tiles;
   Parallel(count * channels, [=](int64_t i) {
     float *plane = maps + i * height * width;
     std::fill_n(plane, height * width, 0.f);
-    OutOfPlaces<S>(tiles, matrix, places + (i % channels * count + i / channels) * tiles, stride,
+    OutOfWinograd<S>(tiles, matrix, domain + (i % channels * count + i / channels) * tiles, stride,
                    [=](int64_t tile, const float *from) {
                      AlongTile<S>(tile, height, width,
                                   [=](int64_t place, int64_t at) { plane[at] += from[place * kLanes]; });
@@ -849,17 +849,17 @@ void PlacesToMaps(const int64_t *shape, int64_t channels, const float *matrix, c
   });
 }
 
-// Kernels O×C×3×3 to places 36×(O·C), or the transpose of that.
-void KernelPlaces(int64_t kernels, bool reverse, const float *matrix, const float *from, float *to) {
+// Kernels O×C×3×3 to the Winograd domain, 36×(O·C), or the transpose of that.
+void KernelTransform(int64_t kernels, bool reverse, const float *matrix, const float *from, float *to) {
   constexpr int64_t kSize = 3, kArea = kSize * kSize, kTogether = 1024;
   Parallel((kernels + kTogether - 1) / kTogether, [=](int64_t part) {
     const int64_t first = part * kTogether, count = std::min(kTogether, kernels - first);
     if (reverse)
-      OutOfPlaces<kSize>(count, matrix, from + first, kernels, [=](int64_t kernel, const float *values) {
+      OutOfWinograd<kSize>(count, matrix, from + first, kernels, [=](int64_t kernel, const float *values) {
         for (int64_t i = 0; i < kArea; i++) to[(first + kernel) * kArea + i] = values[i * kLanes];
       });
     else
-      IntoPlaces<kSize>(count, matrix, to + first, kernels, [=](int64_t kernel, float *values) {
+      IntoWinograd<kSize>(count, matrix, to + first, kernels, [=](int64_t kernel, float *values) {
         for (int64_t i = 0; i < kArea; i++) values[i * kLanes] = from[(first + kernel) * kArea + i];
       });
   });
@@ -1132,35 +1132,35 @@ OPERATOR(weight_matrix_gradient) {
 }
 INFER_SHAPE(weight_matrix_gradient) { return SHAPE(1); }
 
-// maps matrix → places; places matrix maps → maps, of which the last give the size
-OPERATOR(winograd_places) {
+// maps matrix → domain; domain matrix maps → maps, of which the last give the size
+OPERATOR(maps_to_winograd) {
   const bool windows = shapes[1][1] == kWindow;
-  (windows ? MapsToPlaces<kWindow> : MapsToPlaces<kTile>)(shapes[0], TENSOR(1), TENSOR(0), TENSOR(2));
+  (windows ? MapsToWinograd<kWindow> : MapsToWinograd<kTile>)(shapes[0], TENSOR(1), TENSOR(0), TENSOR(2));
   return 0;
 }
-INFER_SHAPE(winograd_places) {
+INFER_SHAPE(maps_to_winograd) {
   const int64_t *maps = shapes[0];
   const bool known = maps[0] >= 0 && maps[2] >= 0 && maps[3] >= 0;
-  return {kPlaces, maps[1], known ? maps[0] * Tiles(maps) : -1};
+  return {kDomain, maps[1], known ? maps[0] * Tiles(maps) : -1};
 }
-OPERATOR(winograd_maps) {
+OPERATOR(winograd_to_maps) {
   const bool windows = shapes[1][1] == kWindow;
-  auto transform = windows ? PlacesToMaps<kWindow> : PlacesToMaps<kTile>;
+  auto transform = windows ? WinogradToMaps<kWindow> : WinogradToMaps<kTile>;
   transform(shapes[2], shapes[0][1], TENSOR(1), TENSOR(0), TENSOR(3));
   return 0;
 }
-INFER_SHAPE(winograd_maps) { return {shapes[2][0], shapes[0][1], shapes[2][2], shapes[2][3]}; }
+INFER_SHAPE(winograd_to_maps) { return {shapes[2][0], shapes[0][1], shapes[2][2], shapes[2][3]}; }
 
-// weight matrix → places; places matrix weight → dweight
-OPERATOR(winograd_kernels) {
-  KernelPlaces(shapes[0][0] * shapes[0][1], false, TENSOR(1), TENSOR(0), TENSOR(2));
+// weight matrix → domain; domain matrix weight → dweight
+OPERATOR(kernels_to_winograd) {
+  KernelTransform(shapes[0][0] * shapes[0][1], false, TENSOR(1), TENSOR(0), TENSOR(2));
   return 0;
 }
-INFER_SHAPE(winograd_kernels) { return {kPlaces, shapes[0][0], shapes[0][1]}; }
-OPERATOR(winograd_kernels_gradient) {
-  KernelPlaces(shapes[2][0] * shapes[2][1], true, TENSOR(1), TENSOR(0), TENSOR(3));
+INFER_SHAPE(kernels_to_winograd) { return {kDomain, shapes[0][0], shapes[0][1]}; }
+OPERATOR(kernels_to_winograd_gradient) {
+  KernelTransform(shapes[2][0] * shapes[2][1], true, TENSOR(1), TENSOR(0), TENSOR(3));
   return 0;
 }
-INFER_SHAPE(winograd_kernels_gradient) { return SHAPE(2); }
+INFER_SHAPE(kernels_to_winograd_gradient) { return SHAPE(2); }
 
 }  // extern "C"
