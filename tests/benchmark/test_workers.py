@@ -12,14 +12,14 @@ def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_round
     results = race(
         {"quick": Contender("tests.benchmark.work_fixtures.counted"), "slow": slow}, CFG, rounds=3
     )
-    # Three runs of warm-up, of which the first is told
+    # Three runs of warm-up, of which the first is reported
     assert results["quick"].first_seconds == 1
     assert results["quick"].seconds == [4, 5, 6]
     assert results["slow"].seconds == [8, 10, 12]
     assert results["slow"].peak_mb > 5
-    told = results["quick"].as_dict()
-    assert (told["seconds"], told["fastest"], told["slowest"]) == (5, 4, 6)
-    assert (told["images_per_second"], told["seed"]) == (4 / 5, 7)
+    summary = results["quick"].as_dict()
+    assert (summary["seconds"], summary["fastest"], summary["slowest"]) == (5, 4, 6)
+    assert (summary["images_per_second"], summary["seed"]) == (4 / 5, 7)
     assert paired_ratio(results["quick"], results["slow"]) == 0.5
 
 

@@ -1,4 +1,4 @@
-"""Paths on the command line are what the shell passed, and other texts are told how to be quoted."""
+"""Paths on the command line are taken as the shell passed them; other texts need quotes."""
 
 import shlex
 

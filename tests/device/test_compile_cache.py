@@ -1,4 +1,4 @@
-"""Compiled graphs that are kept: told apart by all that they are compiled from."""
+"""Compiled graphs that are kept, identified by all that they are compiled from."""
 
 import os
 import subprocess

@@ -102,7 +102,7 @@ print(before, share_of_pages_cleared())
 def test_memory_of_freed_arrays_is_used_again_unless_the_user_says_otherwise(users):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", FAULTS]
-    told = subprocess.run(command, env=environment | users, capture_output=True, check=True)
-    before, after = map(float, told.stdout.split())
+    done = subprocess.run(command, env=environment | users, capture_output=True, check=True)
+    before, after = map(float, done.stdout.split())
     assert before > 0.1  # else malloc does so by itself, and ours is of no use
     assert after > 0.1 if users else after < 0.05

@@ -22,10 +22,10 @@ json.dump(dict(os.environ), open(f"{sys.argv[1]}/{role}", "w"))
 def test_each_rank_gets_the_variables_of_msrun_a_card_of_its_own_among_them(tmp_path):
     assert Job(3, [sys.executable, "-c", WRITE, str(tmp_path)]).run() == 0
     for rank in range(3):
-        told = json.loads((tmp_path / f"MS_WORKER{rank}").read_text())
-        own = [told[name] for name in NAMES]
+        variables = json.loads((tmp_path / f"MS_WORKER{rank}").read_text())
+        own = [variables[name] for name in NAMES]
         assert own == ["MS_WORKER", "3", str(rank), "3", str(rank), str(rank)]
-        assert told["MS_SCHED_HOST"] == "127.0.0.1" and told["MS_SCHED_PORT"].isdigit()
+        assert variables["MS_SCHED_HOST"] == "127.0.0.1" and variables["MS_SCHED_PORT"].isdigit()
 
 
 # Rank 0 saves where it is asked to stop; the others, as ranks do, leave that to it and wait

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are told and obeyed, whatever the main thread is at."""
+"""Ctrl-C and SIGTERM are reported and obeyed, whatever the main thread is doing."""
 
 import signal
 import subprocess

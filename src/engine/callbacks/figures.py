@@ -123,7 +123,7 @@ def evaluation_figures(
         directory: Where the PNGs go.
         title: Of which weights: the run, the epoch.
         samples, extremes: See `Figures`.
-        written: Is told what was drawn.
+        written: Called with what was drawn.
     """
     written = written or Written()
     classes = _classes(evaluator)

@@ -90,7 +90,7 @@ def test_configured_colours_and_ids_have_precedence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         ("labelmap.txt", "cat:red::\n", "the line 'cat:red::'"),
         ("labelmap.txt", "cat:1,2,256::\n", "colours of 0 to 255"),
@@ -99,10 +99,10 @@ def test_configured_colours_and_ids_have_precedence(tmp_path):
         ("train/_classes.csv", "Pixel Value, Class\n0\n", "a pixel value and a class"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_refused(tmp_path, file, text, told):
+def test_a_table_that_cannot_be_read_is_refused(tmp_path, file, text, message):
     (tmp_path / "train").mkdir()
     (tmp_path / file).write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_class_table(tmp_path)
 
 

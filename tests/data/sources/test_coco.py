@@ -128,7 +128,7 @@ def test_configured_classes_decide_on_ids(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (annotation(17, []), "annotation 1 of a.png: no segmentation, a box at most"),
         (annotation(17, polygon(1, 1, 5, 5)), "no list of three points"),
@@ -136,10 +136,10 @@ def test_configured_classes_decide_on_ids(tmp_path):
         (annotation(5, runs(HOLE)), "no category of the id 5"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, wrong, told):
+def test_what_cannot_be_drawn_is_refused(tmp_path, wrong, message):
     with pytest.raises(Problem) as caught:
         drawn(tmp_path, [wrong])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_category_that_is_no_class_is_refused_with_the_nearest_name(tmp_path):

@@ -80,7 +80,7 @@ def test_a_mask_at_corners_between_pixels_keeps_its_size_and_is_cut_at_the_image
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (shape("catt", [[1, 1], [9, 1], [9, 9]]), "'catt' is no class; did you mean 'cat'?"),
         (shape("cat", [[1, 1], [9, 1]]), "shape 1: a polygon of 2 points, expected 3"),
@@ -91,10 +91,10 @@ def test_a_mask_at_corners_between_pixels_keeps_its_size_and_is_cut_at_the_image
         ({"label": "cat", "shape_type": "polygon"}, "shape 1: 'points'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, wrong, told):
+def test_what_cannot_be_drawn_is_refused(tmp_path, wrong, message):
     with pytest.raises(Problem) as caught:
         draw(tmp_path, wrong)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"shapes": [1]}', "{}"])
