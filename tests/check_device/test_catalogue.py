@@ -1,3 +1,4 @@
+import functools
 import time
 
 import pytest
@@ -9,8 +10,11 @@ from src.engine import train_step
 from tests import ROOT
 
 
+checks = functools.cache(catalogue.checks)  # composes the config of each loss and optimizer
+
+
 def named(group, target="CPU"):
-    return {check.name: check for check in catalogue.checks(target) if check.group == group}
+    return {check.name: check for check in checks(target) if check.group == group}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +27,7 @@ def test_every_option_is_checked(folder, group, word):
 
 
 def test_every_group_has_a_check_and_every_check_a_group():
-    assert {check.group for check in catalogue.checks("Ascend")} == set(catalogue.GROUPS)
+    assert {check.group for check in checks("Ascend")} == set(catalogue.GROUPS)
 
 
 def test_what_the_cpu_does_not_have_is_not_asked_of_it():
