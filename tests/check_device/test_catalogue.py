@@ -9,7 +9,6 @@ from src.device.lazy_inline import parse_equal_blocks_once
 from src.engine import train_step
 from tests import ROOT
 
-
 checks = functools.cache(catalogue.checks)  # composes the config of each loss and optimizer
 
 
