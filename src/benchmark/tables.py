@@ -79,7 +79,7 @@ def _add_row(table: Table, name: str, by: str, row: dict[str, Any]) -> None:
         seconds(row["seconds"]),
         f"{seconds(row['fastest'])}–{seconds(row['slowest'])}",
         seconds(row["first_seconds"]),
-        f"{row['images_per_second']:.2f}",
+        "" if row["images_per_second"] is None else f"{row['images_per_second']:.2f}",
         "" if row.get("ratio") is None else f"{row['ratio']:.3f}",
         "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",
         f"{percent(row['sgemm_share'])} %" if "sgemm_share" in row else "",

@@ -63,7 +63,7 @@ class Result:
 
     seconds: list[float] = field(default_factory=list)
     first_seconds: float | None = None  # compilation and the first run
-    images: int = 1
+    images: int | None = None  # in one run; None if it has none
     peak_mb: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -84,7 +84,7 @@ class Result:
             "slowest": max(self.seconds),
             "runs": len(self.seconds),
             "first_seconds": self.first_seconds,
-            "images_per_second": self.images / self.median,
+            "images_per_second": self.images / self.median if self.images else None,
             "peak_mb": self.peak_mb,
             **self.facts,
         }

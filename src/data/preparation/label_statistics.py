@@ -18,8 +18,6 @@ class LabelStatistics:
 
     def __init__(self, split: str, rules: LabelRules) -> None:
         self._split = split
-        self._num_classes = rules.num_classes
-        self._ignore_index = rules.ignore_index
         self._rules = rules
         self._sizes: list[tuple[int, int]] = []
         self._pixels = np.zeros(256, np.int64)
@@ -47,9 +45,9 @@ class LabelStatistics:
         return int(self._valid(self._pixels).sum())
 
     def _valid(self, counts: np.ndarray) -> np.ndarray:
-        classes = counts[: self._num_classes].copy()
-        if 0 <= self._ignore_index < self._num_classes:
-            classes[self._ignore_index] = 0
+        classes = counts[: self._rules.num_classes].copy()
+        if 0 <= self._rules.ignore_index < self._rules.num_classes:
+            classes[self._rules.ignore_index] = 0
         return classes
 
     def report(self) -> dict[str, Any]:
@@ -82,7 +80,7 @@ class LabelStatistics:
                     "images": int(self._images[i]) if pixels[i] else 0,
                     "image_pixels": int(self._image_pixels[i]) if pixels[i] else 0,
                 }
-                for i in range(self._num_classes)
+                for i in range(self._rules.num_classes)
             ],
             "ignored_pixels": total - valid,
             "ignored_share": (total - valid) / total,
@@ -96,11 +94,11 @@ class LabelStatistics:
             "names that come more than once": [n for n, count in self._names.items() if count > 1],
         }
         warnings = [f"{what}: {few(names)}" for what, names in found.items() if names]
-        absent = [i for i in np.flatnonzero(pixels == 0).tolist() if i != self._ignore_index]
+        absent = [i for i in np.flatnonzero(pixels == 0).tolist() if i != self._rules.ignore_index]
         if absent:
             warnings.append(f"classes without a pixel: {', '.join(map(str, absent))}")
         if absent == [0] and self._rules.ids is None:
-            key = self._rules.key("ids", range(1, self._num_classes + 1))
+            key = self._rules.key("ids", range(1, self._rules.num_classes + 1))
             warnings.append(f"if ids start at 1, set {key}")
         return warnings
 

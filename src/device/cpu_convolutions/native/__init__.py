@@ -2,7 +2,7 @@
 
 Depthwise convolutions, which MindSpore's oneDNN runs at a hundredth of the machine's rate, and the
 layers beside them in light networks: 1×1 convolutions, normalisation, activations, squeeze and
-excitation.
+excitation; and upsampling by transposed convolutions.
 """
 
 import sys
@@ -70,7 +70,7 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
     if isinstance(cell, nn.Conv2d) and isinstance(cell.conv2d, ops.Primitive):
         if kernel := _convolution_kernel(cell):
             yield "conv2d", layers.TwoInputs(kernel)
-    elif isinstance(cell, nn.Conv2dTranspose) and _doubles_overlap(cell):
+    elif isinstance(cell, nn.Conv2dTranspose) and _kernels_overlap_by_half(cell):
         yield "conv2d_transpose", layers.TransposedConvolution()
     elif _is_own_norm(cell):
         yield from _norm_layers(cell, "batch_norm")
@@ -91,7 +91,7 @@ def _native_layers(cell: nn.Cell) -> Iterator[tuple[str, nn.Cell]]:
             yield name, layers.ConvNextMapsNorm(child)
 
 
-def _doubles_overlap(cell: nn.Conv2dTranspose) -> bool:
+def _kernels_overlap_by_half(cell: nn.Conv2dTranspose) -> bool:
     """Whether each output sums two by two inputs: kernel 2f, stride f, padding f/2.
 
     Twice the size is left to oneDNN, which is as fast there.

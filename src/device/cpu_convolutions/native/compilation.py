@@ -33,7 +33,7 @@ def compiled_library() -> Path | None:
     compiler = _compiler()
     if platform.system() != "Linux" or not compiler:
         wanted = os.environ.get("CXX") or "g++"
-        log.info("no C++ compiler (%s): light networks are slower on the CPU", wanted)
+        log.info("no C++ compiler (%s): networks are slower on the CPU", wanted)
         return None
     key = hashlib.sha256(SOURCE.read_bytes())
     key.update("\n".join([*compiler, *OPTIONS, _cpu()]).encode())
@@ -47,7 +47,7 @@ def compiled_library() -> Path | None:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # also without a home
         reason = getattr(error, "stderr", None) or str(error)
         log.warning(
-            "no CPU kernels, light networks are slower: %s",
+            "no CPU kernels, networks are slower: %s",
             reason.strip().partition("\n")[0],
         )
         return None

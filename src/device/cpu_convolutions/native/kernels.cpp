@@ -1,4 +1,5 @@
-// CPU kernels of the layers that light networks spend their time in, float32, as custom operators.
+// CPU kernels, float32, as custom operators: the layers that light networks spend their time in,
+// upsampling, and the transforms of Winograd's convolutions.
 //
 // An operator is a function as MindSpore's "aot" operators have it: pointers to inputs, then outputs,
 // their ranks and shapes. Beside it stands NAMEInferShape, which gives the shapes of its outputs, or
@@ -865,10 +866,11 @@ void KernelTransform(int64_t kernels, bool reverse, const float *matrix, const f
   });
 }
 
-// Of a size, -1 if one of these is unknown.
+// Whether N, H and W of maps are known when shapes are inferred.
+bool IsKnown(const int64_t *shape) { return shape[0] >= 0 && shape[2] >= 0 && shape[3] >= 0; }
+
 int64_t Neighbours(const int64_t *shape) {
-  const bool known = shape[0] >= 0 && shape[2] >= 0 && shape[3] >= 0;
-  return known ? shape[0] * (shape[2] + 1) * (shape[3] + 1) : -1;
+  return IsKnown(shape) ? shape[0] * (shape[2] + 1) * (shape[3] + 1) : -1;
 }
 
 }  // namespace
@@ -1140,8 +1142,7 @@ OPERATOR(maps_to_winograd) {
 }
 INFER_SHAPE(maps_to_winograd) {
   const int64_t *maps = shapes[0];
-  const bool known = maps[0] >= 0 && maps[2] >= 0 && maps[3] >= 0;
-  return {kDomain, maps[1], known ? maps[0] * Tiles(maps) : -1};
+  return {kDomain, maps[1], IsKnown(maps) ? maps[0] * Tiles(maps) : -1};
 }
 OPERATOR(winograd_to_maps) {
   const bool windows = shapes[1][1] == kWindow;
