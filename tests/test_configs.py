@@ -144,7 +144,7 @@ def test_overfitting_is_judged_on_the_images_it_learns():
 def test_overfitting_does_without_a_recipes_augmentations_and_sampling():
     assert len(compose("experiment=camvid").dataset.augmentations) == 1
     assert compose("experiment=camvid", "debug=overfit").dataset.augmentations == []
-    recipe = {"max_class_share": 0.75, "rare_class_sampling": 0.01}
+    recipe = {"max_class_share": 0.75, "rare_class_sampling": 0.01, "copy_paste": ["Pole"]}
     debug = OmegaConf.load(CONF / "debug" / "overfit.yaml")
     found = OmegaConf.merge({"dataset": recipe}, debug).dataset
     assert {key: found[key] for key in recipe} == dict.fromkeys(recipe)

@@ -82,6 +82,7 @@ def test_no_recipe_follows_the_defaults_of_training(experiment):
     assert (trainer.gradient_clip, trainer.accumulate) == (None, 1)
     parameters = optimizer.parameters
     assert (parameters.layer_decay, parameters.frozen_backbone_epochs) == (1, 0)
+    assert parameters.lr_factors.score == 1
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

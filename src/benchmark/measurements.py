@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from src.benchmark.workers import Contender, Result, paired_ratio, race
+from src.benchmark.workers import Candidate, Result, paired_ratio, take_turns
 from src.utils.errors import UserError
 from src.utils.files import user_cache
 
@@ -34,57 +34,57 @@ Measured = dict[str, Any]
 
 def model(cfg: DictConfig) -> Measured:
     """Parameters, multiply-accumulates, memory traffic."""
-    return _alone(Contender(f"{HERE}.model.count"), cfg, 1).facts
+    return _alone(Candidate(f"{HERE}.model.count"), cfg, 1).facts
 
 
 def sgemm(cfg: DictConfig) -> Measured:
     """The rate of plain float32 matrix products, which plain convolutions cannot exceed."""
-    result = _alone(Contender(f"{HERE}.networks.sgemm"), cfg, cfg.steps)
+    result = _alone(Candidate(f"{HERE}.networks.sgemm"), cfg, cfg.steps)
     return {"gflops": result.facts["operations"] / min(result.seconds) / 1e9}
 
 
 def bandwidth(cfg: DictConfig) -> Measured:
     """The rate at which memory is copied, which bounds depthwise convolutions and the like."""
-    result = _alone(Contender(f"{HERE}.networks.copying"), cfg, cfg.steps)
+    result = _alone(Candidate(f"{HERE}.networks.copying"), cfg, cfg.steps)
     return {"gigabytes_per_second": result.facts["bytes"] / min(result.seconds) / 1e9}
 
 
 def network(name: str, cfg: DictConfig) -> Measured:
     """A training step or inference, beside PyTorch and the tutorial's way."""
-    contenders = {"ours": Contender(f"{HERE}.networks.{name}")}
+    candidates = {"ours": Candidate(f"{HERE}.networks.{name}")}
     layout = _layout(name, cfg)
     if layout is not None:
-        contenders["pytorch"] = _pytorch(name, layout)
+        candidates["pytorch"] = _pytorch(name, layout)
         if cfg.device.target == "CPU":
-            contenders["pytorch_keeping"] = replace(contenders["pytorch"], environment=KEEPING)
-    results = race(contenders, cfg, cfg.steps)
+            candidates["pytorch_keeping"] = replace(candidates["pytorch"], environment=KEEPING)
+    results = take_turns(candidates, cfg, cfg.steps)
     # Last and alone, since it may take minutes; as installed, with all oneDNN's instruction sets
-    tutorial = Contender(
+    tutorial = Candidate(
         f"{HERE}.tutorial.{name}",
         environment={"ONEDNN_MAX_CPU_ISA": "ALL"},
         patience=cfg.patience,
     )
-    return _summarized(results | race({"tutorial": tutorial}, cfg, 1))
+    return _summarized(results | take_turns({"tutorial": tutorial}, cfg, 1))
 
 
 def data(cfg: DictConfig) -> Measured:
     """An epoch of training input on one thread, beside the tutorial's; and ours on two."""
     one = {"dataset.num_workers": 1}
-    contenders = {
-        "ours": Contender(f"{HERE}.pipeline.data", one),
-        "tutorial": Contender(f"{HERE}.tutorial.data", one),
-        "two_workers": Contender(f"{HERE}.pipeline.data", {"dataset.num_workers": 2}),
+    candidates = {
+        "ours": Candidate(f"{HERE}.pipeline.data", one),
+        "tutorial": Candidate(f"{HERE}.tutorial.data", one),
+        "two_workers": Candidate(f"{HERE}.pipeline.data", {"dataset.num_workers": 2}),
     }
-    return _summarized(race(contenders, cfg, cfg.steps))
+    return _summarized(take_turns(candidates, cfg, cfg.steps))
 
 
 def evaluation(cfg: DictConfig) -> Measured:
     """All of an evaluation but the network, beside the tutorial's four metrics alone."""
-    contenders = {
-        "ours": Contender(f"{HERE}.pipeline.evaluation"),
-        "tutorial": Contender(f"{HERE}.tutorial.evaluation"),
+    candidates = {
+        "ours": Candidate(f"{HERE}.pipeline.evaluation"),
+        "tutorial": Candidate(f"{HERE}.tutorial.evaluation"),
     }
-    return _summarized(race(contenders, cfg, cfg.steps))
+    return _summarized(take_turns(candidates, cfg, cfg.steps))
 
 
 def trainer_overhead(cfg: DictConfig) -> Measured:
@@ -93,8 +93,8 @@ def trainer_overhead(cfg: DictConfig) -> Measured:
     For the ratio, both get the same time for the step itself, which is the same graph: it varies by
     a tenth from run to run, ten times the trainer's overhead.
     """
-    contenders = {name: Contender(f"{HERE}.overhead.{name}") for name in ("trainer", "bare")}
-    results = race(contenders, cfg, cfg.steps)
+    candidates = {name: Candidate(f"{HERE}.overhead.{name}") for name in ("trainer", "bare")}
+    results = take_turns(candidates, cfg, cfg.steps)
     summary = _summarized({"ours": results["trainer"], "bare": results["bare"]})
     if all(result.seconds for result in results.values()):
         step = min(result.facts["step_seconds"] for result in results.values())
@@ -115,10 +115,10 @@ def first_step(cfg: DictConfig) -> Measured:
             if path.name != GRAPHS:
                 (mirror / path.name).symlink_to(path)
         environment = {"XDG_CACHE_HOME": folder}
-        step = Contender(f"{HERE}.networks.cached_train_step", environment=environment)
+        step = Candidate(f"{HERE}.networks.cached_train_step", environment=environment)
         found = {}
         for name in ("ours", "kept_graph"):
-            (result,) = race({name: step}, cfg, cfg.steps).values()
+            (result,) = take_turns({name: step}, cfg, cfg.steps).values()
             if result.seconds:
                 longer = result.first_seconds - result.median
                 result = replace(result, seconds=[longer], images=None)
@@ -148,15 +148,15 @@ def _summarized(results: dict[str, Result]) -> Measured:
     return summary
 
 
-def _alone(contender: Contender, cfg: DictConfig, rounds: int) -> Result:
-    (result,) = race({"it": contender}, cfg, rounds).values()
+def _alone(candidate: Candidate, cfg: DictConfig, rounds: int) -> Result:
+    (result,) = take_turns({"it": candidate}, cfg, rounds).values()
     if not result.seconds:
-        raise RuntimeError(f"{contender.target}: {result.error}")
+        raise RuntimeError(f"{candidate.target}: {result.error}")
     return result
 
 
-def _pytorch(name: str, layout: str) -> Contender:
-    return Contender(f"{HERE}.pytorch.{name}", {"layout": layout})
+def _pytorch(name: str, layout: str) -> Candidate:
+    return Candidate(f"{HERE}.pytorch.{name}", {"layout": layout})
 
 
 def _layout(name: str, cfg: DictConfig) -> str | None:
@@ -167,7 +167,7 @@ def _layout(name: str, cfg: DictConfig) -> str | None:
     fastest: dict[str, float] = {}
     for layout in LAYOUTS:
         try:
-            (result,) = race({layout: _pytorch(name, layout)}, cfg, 1).values()
+            (result,) = take_turns({layout: _pytorch(name, layout)}, cfg, 1).values()
         except UserError as error:
             log.info("no comparison with PyTorch: %s", error)
             return None

@@ -1,4 +1,4 @@
-"""Random tensors of the configured sizes; NumPy only, since PyTorch's contender takes them too."""
+"""Random tensors of the configured sizes; NumPy only, since PyTorch's candidate takes them too."""
 
 import numpy as np
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, which take turns."""
+"""Candidates in processes of their own, which take turns."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ WARM_UP_SECONDS, WARM_UP_RUNS = 8.0, 3  # one run at least; the first compiles
 
 @dataclass
 class Work:
-    """What a contender does.
+    """What a candidate does.
 
     Attributes:
         run: Does it once. It may return the seconds that count; None is the time it took.
@@ -39,7 +39,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A function config → `Work`, by its dotted name, and the process it is called in.
 
     Attributes:
@@ -59,7 +59,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Result:
-    """The times of a contender. Without `seconds` there is an `error`, or it exceeded `beyond`."""
+    """The times of a candidate. Without `seconds` there is an `error`, or it exceeded `beyond`."""
 
     seconds: list[float] = field(default_factory=list)
     first_seconds: float | None = None  # compilation and the first run
@@ -90,24 +90,24 @@ class Result:
         }
 
 
-def race(contenders: dict[str, Contender], cfg: DictConfig, rounds: int) -> dict[str, Result]:
-    """Sets up all contenders, runs each once a round, and returns their times.
+def take_turns(candidates: dict[str, Candidate], cfg: DictConfig, rounds: int) -> dict[str, Result]:
+    """Sets up all candidates, runs each once a round, and returns their times.
 
     Raises:
-        UserError: A contender did.
+        UserError: Of a candidate.
     """
-    racers = {name: _Racer(contender, cfg) for name, contender in contenders.items()}
+    processes = {name: _CandidateProcess(candidate, cfg) for name, candidate in candidates.items()}
     try:
-        for racer in racers.values():
-            racer.start()
+        for process in processes.values():
+            process.start()
         for round_ in range(rounds):
-            order = list(racers.values())
-            for racer in order if round_ % 2 == 0 else reversed(order):
-                racer.run()
-        return {name: racer.finish() for name, racer in racers.items()}
+            order = list(processes.values())
+            for process in order if round_ % 2 == 0 else reversed(order):
+                process.run()
+        return {name: process.finish() for name, process in processes.items()}
     finally:
-        for racer in racers.values():
-            racer.stop()
+        for process in processes.values():
+            process.stop()
 
 
 def paired_ratio(ours: Result, theirs: Result) -> float | None:
@@ -119,11 +119,11 @@ def paired_ratio(ours: Result, theirs: Result) -> float | None:
     return statistics.median(a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True))
 
 
-class _Racer:
-    def __init__(self, contender: Contender, cfg: DictConfig) -> None:
-        self._contender = contender
+class _CandidateProcess:
+    def __init__(self, candidate: Candidate, cfg: DictConfig) -> None:
+        self._candidate = candidate
         self._cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-        for key, value in contender.overrides.items():
+        for key, value in candidate.overrides.items():
             OmegaConf.update(self._cfg, key, value)
         self._seconds: list[float] = []
         self._first: dict[str, Any] = {}
@@ -133,11 +133,11 @@ class _Racer:
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        contender = self._contender
+        candidate = self._candidate
         config = OmegaConf.to_container(self._cfg)
-        arguments = (end, contender.target, config, contender.warm_up)
+        arguments = (end, candidate.target, config, candidate.warm_up)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        variables = {"GLOG_v": "3", **os.environ, **self._contender.environment}
+        variables = {"GLOG_v": "3", **os.environ, **self._candidate.environment}
         before = os.environ.copy()
         os.environ.update(variables)  # a spawned process takes the environment as it is now
         try:
@@ -146,7 +146,7 @@ class _Racer:
             os.environ.clear()
             os.environ.update(before)
         end.close()
-        self._first = self._receive(self._contender.patience) or {}
+        self._first = self._receive(self._candidate.patience) or {}
         self._halt()
 
     def run(self) -> None:
@@ -197,7 +197,7 @@ class _Racer:
 
 
 def _serve(pipe: Connection, target: str, cfg: dict[str, Any], warm_up: bool) -> None:
-    """The contender's process: sets up, warms up, and runs as often as it is asked to."""
+    """The candidate's process: sets up, warms up, and runs as often as it is asked to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     end_with_parent(signal.SIGKILL)  # a stopped process would not notice that
     nowhere = os.open(os.devnull, os.O_WRONLY)

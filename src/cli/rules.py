@@ -89,6 +89,8 @@ RULES: dict[str, Rule] = {
     "dataset.flip": Rule(float, low=0, high=1),
     "dataset.max_class_share": Rule(float, above=0, high=1, nullable=True),
     "dataset.rare_class_sampling": Rule(float, above=0, nullable=True),
+    "dataset.copy_paste": Rule(str, listed=True, nullable=True),
+    "dataset.copy_paste_probability": Rule(float, above=0, high=1),
     "dataset.mean": Rule(float, listed=True, nullable=True),
     "dataset.std": Rule(float, above=0, listed=True, nullable=True),
     "dataset.color_order": Rule(str, choices=("rgb", "bgr"), nullable=True),

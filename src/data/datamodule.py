@@ -14,6 +14,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.augmentations import Augmentation
+from src.data.copy_paste import CopyPaste
 from src.data.folds import Folds
 from src.data.loader import EpochSampler, Prefetched, TrainCrops, TrainSamples
 from src.data.mindrecord import MindRecordFile, Rows
@@ -78,6 +79,8 @@ class SegDataModule:
         crop_size, scale_range, flip, augmentations, max_class_share: See `TrainTransform`.
         rare_class_sampling: Temperature of `RareClassSampling`; None takes each image once an
             epoch.
+        copy_paste, copy_paste_probability: Names of the classes that are pasted into other crops,
+            and how often, see `CopyPaste`; None or no names paste nothing.
         num_workers: Threads that decode and augment, at most as many as there are cores; None takes
             these, up to eight.
         limit_samples: Only the first so many samples of each split; None takes all.
@@ -105,6 +108,8 @@ class SegDataModule:
         augmentations: Sequence[Augmentation] = (),
         max_class_share: float | None = None,
         rare_class_sampling: float | None = None,
+        copy_paste: Sequence[str] | None = None,
+        copy_paste_probability: float = 0.5,
         num_workers: int | None = None,
         limit_samples: int | None = None,
         seed: int = 0,
@@ -148,6 +153,15 @@ class SegDataModule:
             crop_size, scale_range, flip, ignore_index, augmentations, max_class_share
         )
         self._temperature = rare_class_sampling
+        self._copy_paste = (
+            CopyPaste(copy_paste, self.class_names, copy_paste_probability) if copy_paste else None
+        )
+        if self._copy_paste is not None and crop_size is None:
+            raise UserError(
+                f"dataset.copy_paste=[{','.join(copy_paste)}] with dataset.crop_size=null: whole "
+                "images differ in size; set dataset.copy_paste=null, or give "
+                "dataset.crop_size=[512,512]"
+            )
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
@@ -179,7 +193,8 @@ class SegDataModule:
     def train_crops(self) -> TrainCrops:
         """The augmented training crops by key, before they are normalised."""
         rows, count = self._open(self.train_split)
-        return TrainCrops(rows, count, self._transform, self.seed, self._sampling(rows, count))
+        sampling = self._sampling(rows, count)
+        return TrainCrops(rows, count, self._transform, self.seed, sampling, self._copy_paste)
 
     def train_batches(
         self,

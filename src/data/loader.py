@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import mindspore.dataset as ds
 import numpy as np
 
+from src.data.copy_paste import CopyPaste
 from src.data.mindrecord import MindRecordFile, Rows
 from src.data.rare_class_sampling import RareClassSampling
 from src.data.transforms import (
@@ -71,6 +72,7 @@ class TrainCrops:
 
     With `sampling`, the index in a key is not that of an image, but seeds the draw of one: the
     order of the keys, the shares of processes, resuming and the size of an epoch are the same.
+    With `copy_paste`, another image is drawn to paste from, in the same way or evenly among all.
     """
 
     def __init__(
@@ -80,12 +82,14 @@ class TrainCrops:
         transform: TrainTransform,
         seed: int,
         sampling: RareClassSampling | None = None,
+        copy_paste: CopyPaste | None = None,
     ) -> None:
         self._rows = rows
         self._size = size
         self._transform = transform
         self._seed = seed
         self._sampling = sampling
+        self._copy_paste = copy_paste
 
     def __len__(self) -> int:
         return self._size
@@ -94,6 +98,15 @@ class TrainCrops:
         """Name, H×W×3 uint8 RGB crop, H×W uint8 label and padding."""
         epoch, index = divmod(int(key), self._size)
         rng = np.random.default_rng((self._seed, epoch, index))
+        name, image, label, padding = self._crop(index, rng)
+        if self._copy_paste is not None and rng.uniform() < self._copy_paste.probability:
+            _, *other, _ = self._crop(int(rng.integers(self._size)), rng)
+            image, label = self._copy_paste(image, label, padding, *other)
+        return name, image, label, padding
+
+    def _crop(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[str, np.ndarray, np.ndarray, list[Region]]:
         class_id = None
         if self._sampling is not None:
             index, class_id = self._sampling.draw(rng)

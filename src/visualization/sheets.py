@@ -142,6 +142,8 @@ def draw_crops(
     width = max(2 * _MARGIN + across * step_x - 2 * _GAP, 560)
     ids = {int(i) for crop in crops for i in np.unique(crop.label)}
     entries = legend_entries(classes, ids)
+    if classes.ignore_index in ids:
+        entries[-1] = ("ignored, dotted", entries[-1][1])
     down = -(-len(pairs) // across)
     height = 80 + down * step_y + _legend_height(len(entries), width)
     sheet = _titled(width, height, heading, subtitle)

@@ -1,16 +1,16 @@
 import pytest
 from omegaconf import OmegaConf
 
-from src.benchmark.workers import Contender, Result, paired_ratio, race
+from src.benchmark.workers import Candidate, Result, paired_ratio, take_turns
 from src.utils.errors import UserError
 
 CFG = OmegaConf.create({"each": 1.0, "seed": 7})
 
 
 def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_rounds():
-    slow = Contender("tests.benchmark.work_fixtures.counted", overrides={"each": 2.0})
-    results = race(
-        {"quick": Contender("tests.benchmark.work_fixtures.counted"), "slow": slow}, CFG, rounds=3
+    slow = Candidate("tests.benchmark.work_fixtures.counted", overrides={"each": 2.0})
+    results = take_turns(
+        {"quick": Candidate("tests.benchmark.work_fixtures.counted"), "slow": slow}, CFG, rounds=3
     )
     # Three runs of warm-up, of which the first is reported
     assert results["quick"].first_seconds == 1
@@ -24,8 +24,8 @@ def test_contenders_are_warmed_up_and_then_take_as_many_turns_as_there_are_round
 
 
 def test_without_warm_up_the_second_run_is_the_first_that_is_timed():
-    results = race(
-        {"it": Contender("tests.benchmark.work_fixtures.counted", warm_up=False)}, CFG, rounds=2
+    results = take_turns(
+        {"it": Candidate("tests.benchmark.work_fixtures.counted", warm_up=False)}, CFG, rounds=2
     )
     assert (results["it"].first_seconds, results["it"].seconds) == (1, [2, 3])
 
@@ -33,21 +33,21 @@ def test_without_warm_up_the_second_run_is_the_first_that_is_timed():
 @pytest.mark.slow
 def test_one_that_waits_for_its_turn_takes_no_processor_time():
     spinning = {
-        name: Contender("tests.benchmark.work_fixtures.spinning") for name in ("one", "other")
+        name: Candidate("tests.benchmark.work_fixtures.spinning") for name in ("one", "other")
     }
-    results = race(spinning, CFG, rounds=2)
+    results = take_turns(spinning, CFG, rounds=2)
     for result in results.values():  # while the other one ran for a second
         assert result.facts["seconds_between_runs"] < 0.5
 
 
 def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
-    contenders = {
-        "counted": Contender("tests.benchmark.work_fixtures.counted"),
-        "asleep": Contender("tests.benchmark.work_fixtures.asleep", patience=3),
-        "failing": Contender("tests.benchmark.work_fixtures.failing"),
-        "dying": Contender("tests.benchmark.work_fixtures.dying"),
+    candidates = {
+        "counted": Candidate("tests.benchmark.work_fixtures.counted"),
+        "asleep": Candidate("tests.benchmark.work_fixtures.asleep", patience=3),
+        "failing": Candidate("tests.benchmark.work_fixtures.failing"),
+        "dying": Candidate("tests.benchmark.work_fixtures.dying"),
     }
-    results = race(contenders, CFG, rounds=2)
+    results = take_turns(candidates, CFG, rounds=2)
     assert results["counted"].seconds == [4, 5]
     assert results["dying"].as_dict() == {"error": "its process ended without an error message"}
     assert results["asleep"].as_dict() == {"beyond_seconds": 3}
@@ -57,7 +57,7 @@ def test_one_that_takes_too_long_or_fails_is_told_and_stops_nobody():
 
 def test_a_mistake_of_the_user_ends_the_race_in_its_own_words():
     with pytest.raises(UserError, match="^each=0: expected more$"):
-        race({"it": Contender("tests.benchmark.work_fixtures.mistaken")}, CFG, rounds=1)
+        take_turns({"it": Candidate("tests.benchmark.work_fixtures.mistaken")}, CFG, rounds=1)
 
 
 def test_the_ratio_is_that_of_neighbouring_runs():

@@ -1,4 +1,4 @@
-"""Contenders that take known times; imported by their processes."""
+"""Candidates that take known times; imported by their processes."""
 
 import os
 import threading

@@ -21,7 +21,7 @@ from src.device.cpu_convolutions.winograd import (
     POINTS,
     PlainTransforms,
     WinogradConv2d,
-    transforms,
+    matrices,
 )
 from src.engine.segmenter import Segmenter
 from src.utils.normalization import IMAGENET_RGB
@@ -127,7 +127,7 @@ def test_rows_are_permuted_as_transpose_would():
 
 
 def test_a_tile_by_winograd_is_the_sum_of_products_in_a_window():
-    b_t, g, a = (matrix.astype(np.float64) for matrix in transforms())
+    b_t, g, a = (matrix.astype(np.float64) for matrix in matrices())
     window, kernel = normal(6, 6).astype(np.float64), normal(3, 3).astype(np.float64)
     domain = (g @ kernel @ g.T) * (b_t @ window @ b_t.T)
     tile = a.T @ domain @ a
@@ -143,7 +143,7 @@ def test_winograds_points_err_less_than_half_of_what_the_usual_ones_do(monkeypat
 
     def error() -> float:
         """Root mean square, as a share of the values'."""
-        b_t, g, a = transforms()
+        b_t, g, a = matrices()
         domain = (b_t @ windows @ b_t.T) * (g @ kernels @ g.T)
         return np.std(a.T @ domain.sum(axis=1) @ a - exact) / np.std(exact)
 

@@ -134,7 +134,7 @@ def scan_record(path: str | Path, directory: str | Path, rules: LabelRules) -> P
 
     def explain(stored: Mapping[int, int]) -> str:
         hint = explain_ids(stored, rules)
-        return f"convert the original files anew, by dataset=folder: {hint}" if hint else ""
+        return f"convert the original files anew: {hint}" if hint else ""
 
     statistics = LabelStatistics(path.stem, rules)
     listing = directory / f"{name}-problems.txt"

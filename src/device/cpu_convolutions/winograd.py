@@ -16,7 +16,7 @@ DOMAIN = WINDOW**2  # values of a tile in the Winograd domain
 POINTS = (0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 
 
-def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The one-dimensional matrices into the Winograd domain and back: Bᵀ 6×6, G 6×3, A 6×4.
 
     A tile of the output is Aᵀ·[(G·kernel·Gᵀ) ⊙ (Bᵀ·window·B)]·A (Lavin & Gray, "Fast Algorithms for
@@ -72,7 +72,7 @@ class NativeTransforms(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.b_t, self.g, self.a = map(Tensor, transforms())
+        self.b_t, self.g, self.a = map(Tensor, matrices())
         self.to_domain = operator("maps_to_winograd")
         self.from_domain = operator("winograd_to_maps")
         self.kernels_to_domain = operator("kernels_to_winograd")
@@ -108,7 +108,7 @@ class PlainTransforms(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        b_t, g, a = (np.kron(matrix, matrix) for matrix in transforms())
+        b_t, g, a = (np.kron(matrix, matrix) for matrix in matrices())
         self.b_t = Tensor(b_t.reshape(DOMAIN, 1, WINDOW, WINDOW))
         self.g, self.g_t = Tensor(g), Tensor(g.T.copy())
         self.a = Tensor(a.reshape(DOMAIN, 1, TILE, TILE))
