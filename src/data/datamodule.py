@@ -153,15 +153,15 @@ class SegDataModule:
             crop_size, scale_range, flip, ignore_index, augmentations, max_class_share
         )
         self._temperature = rare_class_sampling
-        self._copy_paste = (
-            CopyPaste(copy_paste, self.class_names, copy_paste_probability) if copy_paste else None
-        )
-        if self._copy_paste is not None and crop_size is None:
-            raise UserError(
-                f"dataset.copy_paste=[{','.join(copy_paste)}] with dataset.crop_size=null: whole "
-                "images differ in size; set dataset.copy_paste=null, or give "
-                "dataset.crop_size=[512,512]"
-            )
+        self._copy_paste = None
+        if copy_paste:
+            if crop_size is None:
+                raise UserError(
+                    f"dataset.copy_paste=[{','.join(copy_paste)}] with dataset.crop_size=null: "
+                    "whole images differ in size; set dataset.copy_paste=null, or give "
+                    "dataset.crop_size=[512,512]"
+                )
+            self._copy_paste = CopyPaste(copy_paste, self.class_names, copy_paste_probability)
         if crop_size is None and batch_size != 1:
             raise UserError(
                 f"dataset.crop_size=null with dataset.batch_size={batch_size}: whole images differ "
