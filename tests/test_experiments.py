@@ -27,7 +27,7 @@ RECIPES = {
     "fcn8s_heavy": ("Momentum", 1e-14, 0.99, 5e-4, "constant", 0, None, 10),
     "fcn8s_resnet50": ("Momentum", 0.02, 0.9, 1e-4, "poly", 0, 0.0, 30),
     "skips_camvid": ("AdamW", 0.002, None, 0.05, "cosine", 100, 0.0, 12),
-    "skips_camvid_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 50, 0.0, 10),
+    "skips_camvid_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 50, 0.0, 6),
     "tutorial": ("Momentum", 0.05, 0.9, 1e-4, "cosine", 0, 0.01, 1),
     "voc_mini": ("AdamW", 0.001, None, 0.05, "cosine", 200, 0.0, 60),
     "voc_mini_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 100, 0.0, 36),
