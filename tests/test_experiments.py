@@ -30,7 +30,7 @@ RECIPES = {
     "skips_camvid_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 50, 0.0, 6),
     "tutorial": ("Momentum", 0.05, 0.9, 1e-4, "cosine", 0, 0.01, 1),
     "voc_mini": ("AdamW", 0.001, None, 0.05, "cosine", 200, 0.0, 60),
-    "voc_mini_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 100, 0.0, 36),
+    "voc_mini_pretrained": ("AdamW", 0.001, None, 0.05, "cosine", 50, 0.0, 20),
     "zoo_fcn8s": ("Momentum", 0.015, 0.9, 1e-4, "cosine", 0, 0.0, 500),
 }
 
