@@ -199,6 +199,7 @@ _descend = ops.ApplyGradientDescent()
 _accumulate = ops.MultitypeFuncGraph("accumulate")
 _shrink = ops.MultitypeFuncGraph("shrink")
 _keep = ops.MultitypeFuncGraph("keep")
+_pick = ops.MultitypeFuncGraph("pick")
 
 
 @_accumulate.register("Tensor", "Tensor", "Bool", "Tensor", "Tensor")
@@ -224,7 +225,38 @@ def _keep_velocity(share: Tensor, frozen_once: bool, velocity: Tensor) -> bool:
     return frozen_once
 
 
-class Momentum(nn.Momentum):
+@_pick.register("Tuple", "Number")
+def _pick_rate(rates: tuple[Tensor, ...], index: int) -> Tensor:
+    return rates[index]
+
+
+class GroupRates(nn.Optimizer):
+    """Optimizers whose groups have rates of their own, each computed once a step.
+
+    MindSpore computes one for each parameter, in a loop whose rounds its compiler nests: HRNet with
+    a factor took 17 GB and was not compiled after 14 minutes.
+    """
+
+    def index_rates(self) -> None:
+        """To be called at the end of the constructor."""
+        if self.is_group_lr and self.dynamic_lr:
+            rates = list(dict.fromkeys(self.learning_rate))  # one a parameter before
+            self.group_rates = nn.CellList(rates, auto_prefix=False)
+            self.rate_indices = tuple(rates.index(rate) for rate in self.learning_rate)
+
+    def get_lr(self) -> Tensor | tuple[Tensor, ...]:
+        """The rate of the next update, or those of all parameters."""
+        if not self.dynamic_lr:
+            return self.learning_rate
+        if not self.is_group_lr:
+            return self.learning_rate(self.global_step).reshape(())
+        rates: tuple[Tensor, ...] = ()
+        for rate in self.group_rates:
+            rates += (rate(self.global_step).reshape(()),)
+        return self.hyper_map(ops.partial(_pick, rates), self.rate_indices)
+
+
+class Momentum(GroupRates, nn.Momentum):
     """Momentum with weight decay in the gradient, in less memory than `nn.Momentum`.
 
     v = momentum · v + gradient + weight_decay · weight;  weight -= learning_rate · v
@@ -251,6 +283,7 @@ class Momentum(nn.Momentum):
         frozen_steps = [getattr(rate, "frozen_steps", 0) for rate in rates]
         self.frozen_steps = max(frozen_steps, default=0)
         self.frozen_once = tuple(steps > 0 for steps in frozen_steps)
+        self.index_rates()
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Drops velocities and adds the decay to them; `nn.Momentum` calls this first."""
@@ -266,7 +299,15 @@ class Momentum(nn.Momentum):
         return gradients
 
 
-class AdamW(nn.Adam):
+class SGD(GroupRates, nn.SGD):
+    """`nn.SGD`, whose momentum may be Nesterov's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.index_rates()
+
+
+class AdamW(GroupRates, nn.Adam):
     """Adam with bias correction and decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
     The epsilon is added before the bias correction of the second moment (end of section 2 of Kingma
@@ -294,6 +335,7 @@ class AdamW(nn.Adam):
             super().__init__(
                 _grouped(params), learning_rate, beta1, beta2, eps, weight_decay=weight_decay
             )
+        self.index_rates()
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Shrinks the weights, where `nn.Adam`, which calls this first, adds to the gradients."""
