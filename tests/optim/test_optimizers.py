@@ -373,7 +373,7 @@ def train(step, steps):
 MAKES = {
     "adamw": AdamW,
     "momentum": lambda groups, rate: Momentum(groups, rate, 0.9),
-    "sgd": lambda groups, rate: nn.SGD(groups, rate, 0.9),
+    "sgd": lambda groups, rate: SGD(groups, rate, 0.9),
 }
 
 
