@@ -196,12 +196,12 @@ def explain_composition_error(error: Exception, compose: Callable[[list[str]], D
     if found := re.search(
         r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text
     ):
-        key = found[1]
-        parent = key.rpartition(".")[0]
-        node = OmegaConf.select(compose([]), parent) if parent else compose([])
-        if isinstance(node, DictConfig):
-            return unknown_key(key, node)
-        return unknown_key(key, all_keys(compose([])))
+        parts = found[1].split(".")
+        for depth in reversed(range(1, len(parts))):
+            node = OmegaConf.select(compose([]), ".".join(parts[:depth]))
+            if isinstance(node, DictConfig):
+                return unknown_key(".".join(parts[: depth + 1]), node)
+        return unknown_key(parts[0], compose([]))
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.M)

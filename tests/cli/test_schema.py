@@ -1,11 +1,12 @@
 """The config check: unknown keys with the nearest name, types and ranges, one line each."""
 
 import pytest
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from src.cli.command import compose_config
 from src.cli.rules import Rule
-from src.cli.schema import check
+from src.cli.schema import check, explain_composition_error
 from src.utils.errors import UserError
 
 REFERENCE = {
@@ -43,6 +44,26 @@ def test_an_unknown_key_gets_the_nearest_name(change, named, nearest):
     line = refused(change)
     assert line.startswith(f"{named}: unknown key")
     assert f"did you mean {nearest}?" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "expected"),
+    [
+        ("prepare", "device.threads=1", "device: unknown key; known here: dataset, "),
+        ("train", "optimizr.learning_rate=1", "optimizr: unknown key; did you mean 'optimizer'?"),
+        (
+            "train",
+            "optimizer.parameters.lr_factor.bias=1",
+            "optimizer.parameters.lr_factor: unknown key; did you mean "
+            "'optimizer.parameters.lr_factors'?",
+        ),
+    ],
+)
+def test_a_key_in_an_unknown_group_names_the_group(command, override, expected):
+    with pytest.raises(ConfigCompositionException) as error:
+        compose_config(command, [override])
+    line = explain_composition_error(error.value, lambda given: compose_config(command, given))
+    assert line.startswith(expected)
 
 
 def test_keys_of_a_callbacks_own_target_are_checked_too():

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from src.data.images import decode_whole_image, exif_orientation
-from src.data.preparation.labels import Label, LabelRules, ids_of_numbers, read_label
+from src.data.preparation.labels import Color, Label, LabelRules, ids_of_numbers, read_label
 from src.data.preparation.problem import Problem, read_bytes
 from src.data.sources.file_lists import Sample
 from src.data.transforms import decode_label
@@ -28,7 +28,7 @@ class ValidatedSample:
         label: The class ids, an 8-bit grey PNG file's bytes.
         size: Height and width of both.
         counts: Pixels of every label id, 256 int64.
-        stored: Pixels of every number in the label file, see `Label`.
+        stored, colors: Numbers of the label file, see `Label`.
         rotated: The image has an EXIF orientation, which is not applied.
     """
 
@@ -38,6 +38,7 @@ class ValidatedSample:
     size: tuple[int, int]
     counts: np.ndarray
     stored: Mapping[int, int]
+    colors: Mapping[int, Color]
     rotated: bool
 
 
@@ -104,7 +105,8 @@ def _validated(
 ) -> ValidatedSample:
     height, width = label.ids.shape
     counts = np.bincount(label.ids.ravel(), minlength=256)
-    return ValidatedSample(name, data, encoded, (height, width), counts, label.stored, rotated)
+    size = (height, width)
+    return ValidatedSample(name, data, encoded, size, counts, label.stored, label.colors, rotated)
 
 
 def _decode_image(encoded: bytes, file: Path | str) -> np.ndarray:

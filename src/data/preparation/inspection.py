@@ -66,6 +66,8 @@ def validated_samples(
         raise _refusal(problems, len(items), subject, listing, hint)
     if hint:
         raise UserError(f"{subject}: {hint}")
+    if statistics.conflict:
+        raise UserError(f"{subject}: {statistics.conflict}")
     if not statistics.valid_pixels:
         raise UserError(
             f"{subject}: no label has a valid pixel, all are void; check dataset.ignore_index and "

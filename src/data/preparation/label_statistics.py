@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.data.preparation.checks import ValidatedSample
-from src.data.preparation.labels import LabelRules
+from src.data.preparation.labels import Color, LabelRules
 from src.data.sources.file_lists import few
 
 
@@ -26,6 +26,8 @@ class LabelStatistics:
         self._names: Counter[str] = Counter()
         self._void: list[str] = []
         self._rotated: list[str] = []
+        self._numbers: dict[Color, tuple[int, str]] = {}
+        self.conflict = ""  # of palettes, with the repair
 
     def add(self, sample: ValidatedSample) -> None:
         """Counts a sample."""
@@ -38,6 +40,21 @@ class LabelStatistics:
             self._void.append(sample.name)
         if sample.rotated:
             self._rotated.append(sample.name)
+        self._compare_palettes(sample)
+
+    def _compare_palettes(self, sample: ValidatedSample) -> None:
+        """A colour that has different numbers in two files may stand for one class."""
+        often = Counter(sample.colors.values())
+        for number, color in sample.colors.items():
+            first, name = self._numbers.setdefault(color, (number, sample.name))
+            if first != number and often[color] == 1 and not self.conflict:
+                ids = self._rules.key("ids", range(self._rules.num_classes))
+                self.conflict = (
+                    f"the palettes of label files differ: the colour {color} has the number "
+                    f"{first} in {name} and {number} in {sample.name}; if colours tell the "
+                    "classes, give them, then those of void, by dataset.source.palette, if "
+                    f"numbers do, set {ids}"
+                )
 
     @property
     def valid_pixels(self) -> int:

@@ -13,7 +13,7 @@ A file that cannot be read in any way, or in two that disagree, is a `Problem`.
 import io
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +27,10 @@ from src.utils.palette import voc_palette
 
 Color = tuple[int, int, int]
 _UNREADABLE = "unreadable label"
+_NAME_COLORS = (
+    "save class ids as an 8-bit grey PNG, or give the colours of the classes, then those of void, "
+    "by dataset.source.palette"
+)
 _NUMBERS = ("1", "L", "LA", "P", "I", "I;16", "I;16B", "I;16L")  # modes
 _PGM = re.compile(rb"P[2356](?:\s+|#.*\n)+\d+(?:\s+|#.*\n)+\d+(?:\s+|#.*\n)+(\d+)")
 _PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
@@ -112,10 +116,12 @@ class Label:
     Attributes:
         ids: H×W uint8.
         stored: Pixels of every number in the file; empty where colours were read.
+        colors: Of a palette image read by its numbers, the colour of each.
     """
 
     ids: np.ndarray
     stored: Mapping[int, int]
+    colors: Mapping[int, Color] = field(default_factory=dict)
 
 
 def read_label(path: Path, rules: LabelRules) -> Label:
@@ -135,6 +141,16 @@ def read_label(path: Path, rules: LabelRules) -> Label:
     if image.mode in ("RGB", "RGBA"):
         return Label(_ids_of_pixels(image, rules, path), {})
     numbers, colors = _numbers(image, encoded)
+    by_palette = rules.palette is not None and rules.ids is None
+    if colors and image.format == "GIF" and image.mode == "P" and not by_palette:
+        shown = ",".join(_listed(c) for c in sorted({colors[n] for n in _histogram(numbers)}))
+        without = "" if rules.ids is None else " without dataset.source.ids"
+        raise Problem(
+            _UNREADABLE,
+            path,
+            "a GIF has its colours in any order; say which are the classes', in their order, as "
+            f"dataset.source.palette=[{shown}]{without}, or save class ids as an 8-bit grey PNG",
+        )
     if rules.ids is not None or not colors:
         return ids_of_numbers(numbers, rules, path)
     stored = _histogram(numbers)
@@ -146,14 +162,6 @@ def read_label(path: Path, rules: LabelRules) -> Label:
         if image.mode == "P" or greys or (fits and None in by_number.values()):
             return Label(_ids_of_entries(image, numbers, colors, by_color, path), {})
         contradicted = fits and by_color != by_number
-    elif image.format == "GIF" and image.mode == "P":
-        shown = ",".join(_listed(c) for c in sorted({colors[n] for n in stored}, key=sum))
-        raise Problem(
-            _UNREADABLE,
-            path,
-            "a GIF has its colours in any order; say which are the classes', in their order, as "
-            f"dataset.source.palette=[{shown}], or save class ids as an 8-bit grey PNG",
-        )
     else:
         varied = len(set(colors.values())) > 1  # a palette of one colour carries no information
         contradicted = image.mode == "P" and varied and fits and by_color != by_number
@@ -167,7 +175,10 @@ def read_label(path: Path, rules: LabelRules) -> Label:
             f"{by_color[number]}; if colours tell the classes, save the label files as RGB, if "
             f"numbers do, set {rules.key('ids', range(rules.num_classes))}",
         )
-    return ids_of_numbers(numbers, rules, path)
+    label = ids_of_numbers(numbers, rules, path)
+    if image.mode == "P" and rules.palette is None:
+        return replace(label, colors={n: colors[n] for n in stored if n in colors})
+    return label
 
 
 def ids_of_numbers(numbers: np.ndarray, rules: LabelRules, file: Path | str) -> Label:
@@ -181,7 +192,9 @@ def ids_of_numbers(numbers: np.ndarray, rules: LabelRules, file: Path | str) -> 
     if bad:
         shown = ", ".join(map(str, bad[:20])) + ", …" * (len(bad) > 20)
         expected = f"0 to {rules.num_classes - 1}" if rules.ids is None else _listed(rules.ids)
-        detail = f"{shown}; expected {expected} and {rules.ignore_index}"
+        if rules.ignore_index not in (rules.ids or ()):
+            expected += f" and {rules.ignore_index}"
+        detail = f"{shown}; expected {expected}"
         raise Problem("label ids of no class", file, detail, stored)
     return Label(_replaced(numbers, rules.id_of_number), stored)
 
@@ -371,13 +384,22 @@ def _ids_of_pixels(image: Image.Image, rules: LabelRules, path: Path) -> np.ndar
     unknown = codes[index] != wanted
     if unknown.any():
         first = tuple(pixels[unknown][0].tolist())
-        grey = (pixels == pixels[..., :1]).all()
-        raise _unknown_color(path, unknown, first, len(np.unique(wanted[unknown])), grey)
+        greys = np.unique(pixels) if (pixels == pixels[..., :1]).all() else None
+        if greys is not None and rules.palette is None and len(greys) == rules.num_classes:
+            palette = ",".join(_listed([int(grey)] * 3) for grey in greys)
+            repair = (
+                f"if these are the classes in this order, set dataset.source.palette=[{palette}]"
+            )
+        elif greys is not None:
+            repair = "its channels are equal: if they hold class ids, save one as an 8-bit grey PNG"
+        else:
+            repair = _NAME_COLORS
+        raise _unknown_color(path, unknown, first, len(np.unique(wanted[unknown])), repair)
     return ids[index]
 
 
 def _unknown_color(
-    path: Path, unknown: np.ndarray, first: Color | str, kinds: int, grey: bool = False
+    path: Path, unknown: np.ndarray, first: Color | str, kinds: int, repair: str = _NAME_COLORS
 ) -> Problem:
     row, column = np.argwhere(unknown)[0]
     if kinds > 7 and unknown.mean() < 0.25:
@@ -385,18 +407,11 @@ def _unknown_color(
             "smooth edges (antialiased, resized, JPEG) mix the colours of classes: save the masks "
             "again without smoothing"
         )
-    elif grey:
-        repair = "its channels are equal: if they hold class ids, save one as an 8-bit grey PNG"
-    else:
-        repair = (
-            "save class ids as an 8-bit grey PNG, or give the colours of the classes, then those "
-            "of void, by dataset.source.palette"
-        )
     return Problem(
         _UNREADABLE,
         path,
         f"colour {first} at row {row}, column {column} belongs to no class ({unknown.sum()} of "
-        f"{unknown.size} pixels, {kinds} such colours); {repair}",
+        f"{unknown.size} pixels, {kinds} such colour{'s' * (kinds > 1)}); {repair}",
     )
 
 

@@ -125,6 +125,36 @@ def test_labels_of_another_folder_are_converted_anew_even_if_they_are_equal(fold
     assert convert(folder, out).path != first
 
 
+COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
+
+
+def repaint(sample, numbers, colors):
+    image = Image.fromarray(np.array(numbers, np.uint8), "P")
+    image.putpalette(np.asarray(colors, np.uint8).tobytes())
+    image.resize((8, 6), Image.Resampling.NEAREST).save(sample.label)
+
+
+def test_palettes_that_number_the_same_colours_otherwise_are_refused(folder, out):
+    """By their numbers, the second file's classes 0 and 2 would be swapped."""
+    repaint(folder.add("a"), [[0, 1, 2]], COLORS)
+    repaint(folder.add("b"), [[2, 1, 0]], COLORS[::-1])
+    message = refusal(folder, out)
+    assert "the colour (30, 200, 30) has the number 2 in a and 0 in b" in message
+    assert "dataset.source.palette" in message and "set dataset.source.ids=[0,1,2]" in message
+    record = MindRecordFile(convert(folder, out, palette=COLORS).path)
+    first, second = (decode_label(label) for _, _, label in (record[0], record[1]))
+    assert np.array_equal(first, second) and np.unique(first).tolist() == [0, 1, 2]
+    record = MindRecordFile(convert(folder, out, ids=(0, 1, 2)).path)
+    assert np.array_equal(decode_label(record[0][2]), 2 - decode_label(record[1][2]))
+
+
+def test_palettes_that_differ_in_unused_entries_or_have_one_colour_are_taken(folder, out):
+    repaint(folder.add("a"), [[0, 1, 1]], COLORS)
+    repaint(folder.add("b"), [[0, 1, 1]], COLORS[[0, 1, 1]])
+    repaint(folder.add("c"), [[0, 1, 2]], np.zeros((3, 3)))
+    assert convert(folder, out).report["count"] == 3
+
+
 def test_a_label_file_that_was_only_touched_is_the_same(folder, out):
     sample = folder.add("a")
     first = convert(folder, out)

@@ -256,6 +256,17 @@ def test_a_gif_is_read_by_its_colours_alone(tmp_path):
     path = save_palette(tmp_path / "a.gif", [[1, 0]], [[255, 255, 255], [0, 0, 0]])
     assert "dataset.source.palette=[[0,0,0],[255,255,255]]" in refused(path, LabelRules(2))
     assert read(path, GREYS) == [[0, 1]]
+    # Numbers of a GIF mean nothing, whatever ids are given: white would be void here
+    detail = refused(path, LabelRules(2, ids=(0, 255)))
+    assert "palette=[[0,0,0],[255,255,255]] without dataset.source.ids" in detail
+
+
+def test_a_grey_mask_with_three_channels_names_the_palette_that_reads_it(tmp_path):
+    mask = np.array([[0, 255], [255, 0]], np.uint8)
+    path = save(tmp_path / "a.png", np.stack([mask] * 3, axis=-1))
+    assert "set dataset.source.palette=[[0,0,0],[255,255,255]]" in refused(path, LabelRules(2))
+    assert read(path, GREYS) == [[0, 1], [1, 0]]
+    assert "save one as an 8-bit grey PNG" in refused(path, LabelRules(5))
 
 
 def test_an_unknown_colour_is_named_with_its_place(tmp_path):

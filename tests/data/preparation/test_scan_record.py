@@ -82,8 +82,10 @@ def test_problems_of_a_record_are_collected_by_row(record, out):
 
 def test_a_record_of_foreground_saved_as_255_is_refused_with_the_way_to_convert_it(record, out):
     path = record((png(picture(1, 2)), png(np.array([[0, 255]], np.uint8))))
-    with pytest.raises(UserError, match="by dataset=folder: ids are 0 and 255, and 255 is ignore"):
-        scan_record(path, out, LabelRules(2))
+    with pytest.raises(UserError) as error:
+        scan_record(path, out, LabelRules(2, prefix="dataset=folder "))
+    assert "anew: ids are 0 and 255, and 255 is ignore_index" in str(error.value)
+    assert "or set dataset=folder dataset.source.ids=[0,255]" in str(error.value)
 
 
 def test_damaged_rows_and_an_empty_record_are_refused(record, out):
