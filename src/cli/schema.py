@@ -197,11 +197,12 @@ def explain_composition_error(error: Exception, compose: Callable[[list[str]], D
         r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text
     ):
         parts = found[1].split(".")
+        known = compose([])
         for depth in reversed(range(1, len(parts))):
-            node = OmegaConf.select(compose([]), ".".join(parts[:depth]))
+            node = OmegaConf.select(known, ".".join(parts[:depth]))
             if isinstance(node, DictConfig):
                 return unknown_key(".".join(parts[: depth + 1]), node)
-        return unknown_key(parts[0], compose([]))
+        return unknown_key(parts[0], known)
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.M)

@@ -237,8 +237,8 @@ class GroupRates(nn.Optimizer):
     a factor took 17 GB and was not compiled after 14 minutes.
     """
 
-    def index_rates(self) -> None:
-        """To be called at the end of the constructor."""
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         if self.is_group_lr and self.dynamic_lr:
             rates = list(dict.fromkeys(self.learning_rate))  # one a parameter before
             self.group_rates = nn.CellList(rates, auto_prefix=False)
@@ -283,7 +283,6 @@ class Momentum(GroupRates, nn.Momentum):
         frozen_steps = [getattr(rate, "frozen_steps", 0) for rate in rates]
         self.frozen_steps = max(frozen_steps, default=0)
         self.frozen_once = tuple(steps > 0 for steps in frozen_steps)
-        self.index_rates()
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Drops velocities and adds the decay to them; `nn.Momentum` calls this first."""
@@ -302,9 +301,16 @@ class Momentum(GroupRates, nn.Momentum):
 class SGD(GroupRates, nn.SGD):
     """`nn.SGD`, whose momentum may be Nesterov's."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.index_rates()
+    def __init__(
+        self,
+        params: list[Parameter] | list[dict[str, Any]],
+        learning_rate: LearningRateSchedule | float = 0.1,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(params, learning_rate, momentum, dampening, weight_decay, nesterov)
 
 
 class AdamW(GroupRates, nn.Adam):
@@ -335,7 +341,6 @@ class AdamW(GroupRates, nn.Adam):
             super().__init__(
                 _grouped(params), learning_rate, beta1, beta2, eps, weight_decay=weight_decay
             )
-        self.index_rates()
 
     def decay_weight(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Shrinks the weights, where `nn.Adam`, which calls this first, adds to the gradients."""

@@ -1,5 +1,6 @@
 """Datasets of a few pixels, and their conversion."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def png(array: np.ndarray) -> bytes:
     return cv2.imencode(".png", array)[1].tobytes()
+
+
+def write_numbered(root: Path, labels: Sequence[np.ndarray]) -> Path:
+    """A dataset for `FolderSource`, validated on its first image: of each, red is the number."""
+    width = len(str(len(labels) - 1))
+    names = [f"{i:0{width}}" for i in range(len(labels))]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+        image = np.zeros((*label.shape, 3), np.uint8)
+        image[..., 2] = i  # OpenCV's red
+        cv2.imwrite(str(root / "images" / f"{name}.png"), image)
+        cv2.imwrite(str(root / "masks" / f"{name}.png"), label)
+    (root / "train.txt").write_text("".join(f"{name}\n" for name in names))
+    (root / "val.txt").write_text(f"{names[0]}\n")
+    return root
 
 
 class Folder:

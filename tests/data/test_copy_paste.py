@@ -1,6 +1,5 @@
 """Classes of one crop pasted into another: pixels by hand, padding, order, repeatability."""
 
-import cv2
 import numpy as np
 import pytest
 
@@ -8,6 +7,7 @@ from src.data.copy_paste import CopyPaste
 from src.data.datamodule import SegDataModule
 from src.data.sources.folder import FolderSource
 from src.utils.errors import UserError
+from tests.data.samples import write_numbered
 
 NAMES = ("ground", "dog", "cat")
 
@@ -37,19 +37,11 @@ COUNT = 8
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Eight images whose red is their number, each with a dog in its middle; odd ones show cats."""
-    path = tmp_path_factory.mktemp("data") / "set"
-    for name in ("images", "masks"):
-        (path / name).mkdir(parents=True)
-    for i in range(COUNT):
-        label = np.zeros((32, 32), np.uint8)
+    """Eight images, each with a dog in a band of its own; odd ones show cats."""
+    labels = np.zeros((COUNT, 32, 32), np.uint8)
+    for i, label in enumerate(labels):
         label[4 * i : 4 * i + 4] = 1 + i % 2
-        image = np.zeros((32, 32, 3), np.uint8)
-        image[..., 2] = i  # OpenCV's red
-        cv2.imwrite(str(path / "images" / f"{i}.png"), image)
-        cv2.imwrite(str(path / "masks" / f"{i}.png"), label)
-    (path / "train.txt").write_text("".join(f"{i}\n" for i in range(COUNT)))
-    (path / "val.txt").write_text("0\n")
+    path = write_numbered(tmp_path_factory.mktemp("data") / "set", labels)
     (path / "classes.txt").write_text("\n".join(NAMES))
     return path
 

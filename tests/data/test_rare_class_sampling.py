@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from src.data.sources.folder import FolderSource
 from src.data.transforms import TrainTransform
 from src.utils.errors import UserError
 from src.utils.normalization import IMAGENET_RGB
-from tests.data.samples import png
+from tests.data.samples import png, write_numbered
 
 # Images by class: 0 in all, 1 in two, 2 in one, 3 in none; shares 0.8, 0.15, 0.05
 PIXELS = np.array([[90, 10, 0, 0], [100, 0, 0, 0], [60, 20, 20, 0], [70, 30, 0, 0]])
@@ -62,21 +61,10 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Twelve images of class 0 whose red is their number; the last holds a spot of class 1."""
-    path = tmp_path_factory.mktemp("data") / "set"
-    for name in ("images", "masks"):
-        (path / name).mkdir(parents=True)
-    for i in range(COUNT):
-        label = np.zeros((64, 96), np.uint8)
-        if i == COUNT - 1:
-            label[30:34, 80:84] = 1
-        image = np.zeros((64, 96, 3), np.uint8)
-        image[..., 2] = i  # OpenCV's red
-        cv2.imwrite(str(path / "images" / f"{i:02}.png"), image)
-        cv2.imwrite(str(path / "masks" / f"{i:02}.png"), label)
-    (path / "train.txt").write_text("".join(f"{i:02}\n" for i in range(COUNT)))
-    (path / "val.txt").write_text("00\n")
-    return path
+    """Twelve images of class 0; the last holds a spot of class 1."""
+    labels = np.zeros((COUNT, 64, 96), np.uint8)
+    labels[-1, 30:34, 80:84] = 1
+    return write_numbered(tmp_path_factory.mktemp("data") / "set", labels)
 
 
 def module(root, tmp_path, temperature=0.01, **options):

@@ -143,7 +143,9 @@ def read_label(path: Path, rules: LabelRules) -> Label:
     numbers, colors = _numbers(image, encoded)
     by_palette = rules.palette is not None and rules.ids is None
     if colors and image.format == "GIF" and image.mode == "P" and not by_palette:
-        shown = ",".join(_listed(c) for c in sorted({colors[n] for n in _histogram(numbers)}))
+        shown = ",".join(
+            _listed(c) for c in sorted({colors[n] for n in _histogram(numbers)}, key=sum)
+        )
         without = "" if rules.ids is None else " without dataset.source.ids"
         raise Problem(
             _UNREADABLE,
